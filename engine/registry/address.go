@@ -1,0 +1,112 @@
+package registry
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// Kind is the kind of a declared object, as the block that declares it is called.
+type Kind string
+
+const (
+	KindCustomer  Kind = "customer"
+	KindProject   Kind = "project"
+	KindSite      Kind = "site"
+	KindDevice    Kind = "device"
+	KindParameter Kind = "parameter"
+	KindThreshold Kind = "threshold"
+	KindPlatform  Kind = "platform" // a threshold on the platform's own health
+	KindRetention Kind = "retention"
+)
+
+// rank orders kinds so that parents come before what hangs off them.
+var rank = map[Kind]int{
+	KindPlatform: 0, KindRetention: 1, KindCustomer: 2, KindProject: 3,
+	KindSite: 4, KindParameter: 5, KindThreshold: 6, KindDevice: 7,
+}
+
+// Address names one object: its kind and the names from the customer down to it.
+// It is comparable; its text form is "device.acme/mill/north/press-01".
+// A name's own '/' and '%' are written %2F and %25.
+type Address struct {
+	Kind Kind
+	Path string
+}
+
+var (
+	escapeName   = strings.NewReplacer("%", "%25", "/", "%2F")
+	unescapeName = strings.NewReplacer("%2F", "/", "%25", "%")
+)
+
+// NewAddress builds an address from names, outermost first.
+func NewAddress(kind Kind, names ...string) Address {
+	if len(names) == 1 {
+		return Address{kind, escapeName.Replace(names[0])}
+	}
+	escaped := make([]string, len(names))
+	for i, n := range names {
+		escaped[i] = escapeName.Replace(n)
+	}
+	return Address{kind, strings.Join(escaped, "/")}
+}
+
+// Child returns the address of name, of the given kind, below a.
+func (a Address) Child(kind Kind, name string) Address {
+	return Address{kind, a.Path + "/" + escapeName.Replace(name)}
+}
+
+// Name returns the last name of the path, unescaped.
+func (a Address) Name() string {
+	return unescapeName.Replace(a.Path[strings.LastIndexByte(a.Path, '/')+1:])
+}
+
+// Names returns the path's names, outermost first, unescaped.
+func (a Address) Names() []string {
+	names := strings.Split(a.Path, "/")
+	for i, n := range names {
+		names[i] = unescapeName.Replace(n)
+	}
+	return names
+}
+
+// ParentPath returns the path without its last name, "" at the top.
+func (a Address) ParentPath() string {
+	if i := strings.LastIndexByte(a.Path, '/'); i >= 0 {
+		return a.Path[:i]
+	}
+	return ""
+}
+
+func (a Address) String() string { return string(a.Kind) + "." + a.Path }
+
+func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads what String writes.
+func (a *Address) UnmarshalText(text []byte) (err error) {
+	*a, err = ParseAddress(string(text))
+	return err
+}
+
+// ParseAddress reads what String writes.
+func ParseAddress(s string) (Address, error) {
+	kind, path, ok := strings.Cut(s, ".")
+	if _, known := rank[Kind(kind)]; !ok || !known || path == "" {
+		return Address{}, fmt.Errorf("%q is not an address: want KIND.PATH, such as device.acme/mill/north/press-01", s)
+	}
+	return Address{Kind(kind), path}, nil
+}
+
+// Compare orders addresses for display and for applying: parents before children, then by path.
+func Compare(a, b Address) int {
+	return cmp.Or(cmp.Compare(rank[a.Kind], rank[b.Kind]), strings.Compare(a.Path, b.Path))
+}
+
+// namespace of all ids that NSReady gives out.
+var namespace = uuid.MustParse("6f0c7c1e-53d1-5a7e-9a51-6e7372656164")
+
+// ID is the UUID (version 5, RFC 9562) that an object first created at this address gets.
+// The same address yields the same id in every database and at every time.
+func (a Address) ID() uuid.UUID { return uuid.NewSHA1(namespace, []byte(a.String())) }

@@ -1,0 +1,210 @@
+// Package registry says what exists: customers, projects, sites, devices, parameter templates, thresholds and
+// retention, as one immutable Snapshot; and how one Snapshot becomes another, as a Plan. It does no I/O.
+package registry
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Object is one declared thing. The set of implementations is closed.
+type Object interface {
+	Address() Address
+	// Fields are the attributes that a plan compares, in display order, in canonical text.
+	// An unset attribute has the text "".
+	Fields() []Field
+	status() Status
+}
+
+// Field is one attribute of an object in canonical text.
+type Field struct{ Name, Value string }
+
+// Status is what the registry knows of an object beside its attributes. A declaration leaves it zero.
+type Status struct {
+	Managed bool // created or adopted by an apply, rather than by the API or by SQL
+	Retired bool // deleted from the declaration; its history stays
+}
+
+// Customer is a tenant. Parent names the customer that groups it for reports; it is no access boundary.
+type Customer struct {
+	Status
+	Addr     Address
+	ID       uuid.UUID
+	Parent   string // name of another customer, "" for none
+	Metadata string // JSON object in canonical form, "" for none
+}
+
+// Project belongs to a customer.
+type Project struct {
+	Status
+	Addr        Address
+	ID          uuid.UUID
+	Description string
+}
+
+// Site belongs to a project.
+type Site struct {
+	Status
+	Addr     Address
+	ID       uuid.UUID
+	Location string // JSON object in canonical form, "" for none
+}
+
+// Device belongs to a site.
+type Device struct {
+	Status
+	Addr       Address
+	ID         uuid.UUID
+	Ref        int32  // the registry's short number for it; 0 in a declaration
+	Type       string // free text: meter, sensor, controller, …
+	ExternalID string // unique over the registry; "" for none
+	State      string // free text: active, inactive, maintenance; ingest does not look at it
+	Interval   time.Duration
+	Parameters []string // short names of the parameters it sends, sorted; nil when not declared
+
+	ProjectID, SiteID uuid.UUID
+}
+
+// DataType is the type a parameter's values must have. They are stored as float64 whatever it is.
+type DataType string
+
+const (
+	TypeFloat DataType = "float"
+	TypeInt   DataType = "int"  // integral
+	TypeBool  DataType = "bool" // 0 or 1
+)
+
+// Violation says what happens to a value outside its parameter's type or range.
+type Violation string
+
+const (
+	Flag   Violation = "flag"   // stored with its quality lowered to telemetry.QualityUncertain
+	Reject Violation = "reject" // the event is refused
+	Accept Violation = "accept" // stored as sent
+)
+
+// Parameter is a parameter template of a project.
+type Parameter struct {
+	Status
+	Addr        Address // …/project/short name
+	ID          uuid.UUID
+	Key         string // "project:<project id>:<short name>", unique over the registry
+	Name        string // for display
+	Unit        string
+	Type        DataType
+	Min, Max    Bound
+	Required    bool
+	Interval    time.Duration // expected time between values; 0 when not declared
+	Description string
+	OnViolation Violation
+	Quality     uint8 // for values that come without one
+}
+
+// Bound is an optional number.
+type Bound struct {
+	Set   bool
+	Value float64
+}
+
+// Threshold raises an alert when a parameter's value is above or below a limit for some time.
+type Threshold struct {
+	Status
+	Addr         Address // …/project/parameter/name
+	ID           uuid.UUID
+	ParameterKey string
+	Above, Below Bound
+	For          time.Duration // the limit must be exceeded this long before the alert fires
+	Deadband     float64       // how far the value must come back before it clears
+	Severity     string        // warning or critical
+}
+
+// Platform is a threshold on the platform's own health, such as the queue's depth.
+type Platform struct {
+	Addr              Address // metric
+	Warning, Critical Bound
+}
+
+// Retention says how long telemetry is kept. There is one, at the address retention.telemetry.
+type Retention struct {
+	Addr          Address
+	Raw           time.Duration // rows older than this are dropped
+	CompressAfter time.Duration // rows older than this are compressed, where the storage can
+}
+
+// RetentionAddress is the address of the registry's only Retention.
+var RetentionAddress = Address{KindRetention, "telemetry"}
+
+// ShortName turns a parameter's name into the last part of its key, by the rule of the original platform:
+// lower case, spaces to underscores, nothing else.
+func ShortName(name string) string { return strings.ReplaceAll(strings.ToLower(name), " ", "_") }
+
+// ParameterKey is the key of the parameter with the given short name in a project.
+func ParameterKey(project uuid.UUID, short string) string {
+	return "project:" + project.String() + ":" + short
+}
+
+func (c *Customer) Address() Address  { return c.Addr }
+func (p *Project) Address() Address   { return p.Addr }
+func (s *Site) Address() Address      { return s.Addr }
+func (d *Device) Address() Address    { return d.Addr }
+func (p *Parameter) Address() Address { return p.Addr }
+func (t *Threshold) Address() Address { return t.Addr }
+func (p *Platform) Address() Address  { return p.Addr }
+func (r *Retention) Address() Address { return r.Addr }
+
+func (s Status) status() Status     { return s }
+func (p *Platform) status() Status  { return Status{Managed: true} }
+func (r *Retention) status() Status { return Status{Managed: true} }
+
+func (c *Customer) Fields() []Field {
+	return []Field{{"parent", c.Parent}, {"metadata", c.Metadata}}
+}
+
+func (p *Project) Fields() []Field { return []Field{{"description", p.Description}} }
+
+func (s *Site) Fields() []Field { return []Field{{"location", s.Location}} }
+
+func (d *Device) Fields() []Field {
+	return []Field{
+		{"type", d.Type}, {"external_id", d.ExternalID}, {"status", d.State},
+		{"interval", formatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
+	}
+}
+
+func (p *Parameter) Fields() []Field {
+	return []Field{
+		{"name", p.Name}, {"unit", p.Unit}, {"type", string(p.Type)}, {"min", p.Min.String()}, {"max", p.Max.String()},
+		{"required", formatBool(p.Required)}, {"interval", formatDuration(p.Interval)},
+		{"description", p.Description}, {"on_violation", string(p.OnViolation)}, {"default_quality", formatInt(int(p.Quality))},
+	}
+}
+
+func (t *Threshold) Fields() []Field {
+	return []Field{
+		{"above", t.Above.String()}, {"below", t.Below.String()}, {"for", formatDuration(t.For)},
+		{"deadband", formatFloat(t.Deadband)}, {"severity", t.Severity},
+	}
+}
+
+func (p *Platform) Fields() []Field {
+	return []Field{{"warning", p.Warning.String()}, {"critical", p.Critical.String()}}
+}
+
+func (r *Retention) Fields() []Field {
+	return []Field{{"raw", formatDuration(r.Raw)}, {"compress_after", formatDuration(r.CompressAfter)}}
+}
+
+// same reports whether two objects at one address have the same attributes. It is the fast form of comparing Fields.
+func same(a, b Object) bool {
+	switch a := a.(type) {
+	case *Device:
+		b := b.(*Device)
+		return a.Type == b.Type && a.ExternalID == b.ExternalID && a.State == b.State && a.Interval == b.Interval &&
+			slices.Equal(a.Parameters, b.Parameters)
+	default:
+		return slices.Equal(a.Fields(), b.Fields())
+	}
+}

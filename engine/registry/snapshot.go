@@ -1,0 +1,163 @@
+package registry
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// Snapshot is everything that exists at one moment. It is built once and never changed: readers share it without a lock.
+// Each slice is sorted by address.
+type Snapshot struct {
+	Version  int64 // of the last apply; 0 for a declaration, or when nothing was applied yet
+	Revision int64 // counts every change to the registry, by whatever means; 0 for a declaration
+
+	Customers  []*Customer
+	Projects   []*Project
+	Sites      []*Site
+	Devices    []*Device
+	Parameters []*Parameter
+	Thresholds []*Threshold
+	Platform   []*Platform
+	Retention  *Retention // nil when none is declared
+
+	devices    map[uuid.UUID]*Device
+	external   map[string]*Device
+	parameters map[string]*Parameter
+}
+
+// Declare builds the snapshot of a declaration: every object gets the id of its address, and what follows from ids.
+func Declare(objects []Object) *Snapshot {
+	for _, o := range objects {
+		assignIDs(o, Address.ID)
+	}
+	return NewSnapshot(objects)
+}
+
+// NewSnapshot builds a snapshot of objects that already have their ids.
+func NewSnapshot(objects []Object) *Snapshot {
+	s := &Snapshot{}
+	for _, o := range objects {
+		switch o := o.(type) {
+		case *Customer:
+			s.Customers = append(s.Customers, o)
+		case *Project:
+			s.Projects = append(s.Projects, o)
+		case *Site:
+			s.Sites = append(s.Sites, o)
+		case *Device:
+			s.Devices = append(s.Devices, o)
+		case *Parameter:
+			s.Parameters = append(s.Parameters, o)
+		case *Threshold:
+			s.Thresholds = append(s.Thresholds, o)
+		case *Platform:
+			s.Platform = append(s.Platform, o)
+		case *Retention:
+			s.Retention = o
+		}
+	}
+	sortByAddress(s.Customers)
+	sortByAddress(s.Projects)
+	sortByAddress(s.Sites)
+	sortByAddress(s.Devices)
+	sortByAddress(s.Parameters)
+	sortByAddress(s.Thresholds)
+	sortByAddress(s.Platform)
+	s.devices = make(map[uuid.UUID]*Device, len(s.Devices))
+	s.external = make(map[string]*Device)
+	for _, d := range s.Devices {
+		s.devices[d.ID] = d
+		if d.ExternalID != "" {
+			s.external[d.ExternalID] = d
+		}
+	}
+	s.parameters = make(map[string]*Parameter, len(s.Parameters))
+	for _, p := range s.Parameters {
+		s.parameters[p.Key] = p
+	}
+	return s
+}
+
+func sortByAddress[O Object](list []O) {
+	slices.SortFunc(list, func(a, b O) int { return cmp.Compare(a.Address().Path, b.Address().Path) })
+}
+
+// Device returns the device with an id, or nil.
+func (s *Snapshot) Device(id uuid.UUID) *Device { return s.devices[id] }
+
+// DeviceByExternalID returns the device with an external id, or nil.
+func (s *Snapshot) DeviceByExternalID(id string) *Device { return s.external[id] }
+
+// Parameter returns the parameter template with a key, or nil. It does not allocate for string(bytes).
+func (s *Snapshot) Parameter(key string) *Parameter { return s.parameters[key] }
+
+// Objects calls yield for every object, parents before children.
+func (s *Snapshot) Objects(yield func(Object) bool) {
+	_ = each(s.Platform, yield) && (s.Retention == nil || yield(s.Retention)) && each(s.Customers, yield) &&
+		each(s.Projects, yield) && each(s.Sites, yield) && each(s.Parameters, yield) &&
+		each(s.Thresholds, yield) && each(s.Devices, yield)
+}
+
+func each[O Object](list []O, yield func(Object) bool) bool {
+	for _, o := range list {
+		if !yield(o) {
+			return false
+		}
+	}
+	return true
+}
+
+// Checksum is the SHA-256, in hex, of what is declared: addresses and fields, whatever order they were written in.
+func (s *Snapshot) Checksum() string {
+	h := sha256.New()
+	for o := range s.Objects {
+		io.WriteString(h, o.Address().String())
+		for _, f := range o.Fields() {
+			io.WriteString(h, "\x00"+f.Name+"\x00"+f.Value)
+		}
+		io.WriteString(h, "\n")
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// assignIDs gives an object its id, and the ids and keys that it takes from its parents.
+func assignIDs(o Object, id func(Address) uuid.UUID) {
+	up := func(a Address, kind Kind) Address { return Address{kind, a.ParentPath()} }
+	switch o := o.(type) {
+	case *Customer:
+		o.ID = id(o.Addr)
+	case *Project:
+		o.ID = id(o.Addr)
+	case *Site:
+		o.ID = id(o.Addr)
+	case *Device:
+		site := up(o.Addr, KindSite)
+		o.ID, o.SiteID, o.ProjectID = id(o.Addr), id(site), id(up(site, KindProject))
+	case *Parameter:
+		o.ID, o.Key = id(o.Addr), ParameterKey(id(up(o.Addr, KindProject)), o.Addr.Name())
+	case *Threshold:
+		parameter := up(o.Addr, KindParameter)
+		o.ID, o.ParameterKey = id(o.Addr), ParameterKey(id(up(parameter, KindProject)), parameter.Name())
+	}
+}
+
+// String summarises the snapshot, such as "2 customers, 3 projects, 4 sites, 24 devices, 9 parameters, 5 thresholds".
+func (s *Snapshot) String() string {
+	count := func(n int, noun string) string {
+		if n != 1 {
+			noun += "s"
+		}
+		return strconv.Itoa(n) + " " + noun
+	}
+	return strings.Join([]string{
+		count(len(s.Customers), "customer"), count(len(s.Projects), "project"), count(len(s.Sites), "site"),
+		count(len(s.Devices), "device"), count(len(s.Parameters), "parameter"), count(len(s.Thresholds), "threshold"),
+	}, ", ")
+}

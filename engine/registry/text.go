@@ -1,0 +1,65 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func (b Bound) String() string {
+	if !b.Set {
+		return ""
+	}
+	return formatFloat(b.Value)
+}
+
+// BoundOf returns a set Bound.
+func BoundOf(v float64) Bound { return Bound{Set: true, Value: v} }
+
+func formatFloat(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+func formatInt(v int) string       { return strconv.Itoa(v) }
+func formatBool(v bool) string     { return strconv.FormatBool(v) }
+
+// formatDuration writes 0 as "" and whole days as "90d"; otherwise as time.Duration does, without zero parts.
+func formatDuration(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d == 0:
+		return ""
+	case d%day == 0:
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// CanonicalJSON rewrites a JSON object with sorted keys and no spaces; "" and an empty object become "".
+func CanonicalJSON(text []byte) (string, error) {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return "", nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var object map[string]any
+	if err := dec.Decode(&object); err != nil {
+		return "", err
+	}
+	if len(object) == 0 {
+		return "", nil
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(object); err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(out.String(), "\n"), nil
+}

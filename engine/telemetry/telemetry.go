@@ -1,0 +1,64 @@
+// Package telemetry says what is measured: events, their parameter sets and qualities, and the frame in which they wait
+// in the queue. It does no I/O.
+package telemetry
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Micros is a point in time as microseconds since the Unix epoch, the resolution of PostgreSQL.
+type Micros int64
+
+// MicrosOf truncates t to its microsecond.
+func MicrosOf(t time.Time) Micros { return Micros(t.UnixMicro()) }
+
+func (m Micros) Time() time.Time { return time.UnixMicro(int64(m)).UTC() }
+
+// Day returns the number of the UTC day since the Unix epoch.
+func (m Micros) Day() int64 {
+	const day = 24 * 60 * 60 * 1e6
+	d := int64(m) / day
+	if int64(m)%day < 0 {
+		d--
+	}
+	return d
+}
+
+// OPC quality codes (OPC DA 3.0, section 6.8) that NSReady itself assigns. Devices may send any code from 0 to 255.
+const (
+	QualityBad             = 0
+	QualityUncertain       = 64 // uncertain, non-specific: the value does not fit its parameter's type
+	QualityUncertainLimits = 84 // uncertain, engineering units exceeded: outside its parameter's range
+	QualityGood            = 192
+)
+
+// ParameterSet is an ordered list of parameter keys, shared by all events that carry just these.
+type ParameterSet struct {
+	ID   uint32 // among the sets of the process or frame that it belongs to
+	Keys []string
+}
+
+// Event is one message of one device: the values of a parameter set at one time.
+type Event struct {
+	Device     uuid.UUID
+	Time       Micros // at the device
+	ReceivedAt Micros // at the collector; the same for all events of a frame
+	Set        *ParameterSet
+	Values     []float64 // one for each key of Set; NaN is null
+	Quality    []byte    // one for each key of Set; nil when all are QualityGood
+	Source     []byte    // protocol, such as GPRS
+	EventID    []byte    // nil when the sender gave none
+	Attributes []byte    // JSON array with one object or null for each key of Set; nil when there are none
+}
+
+// RejectedError says that the database refuses the data itself: writing the same again cannot succeed.
+type RejectedError struct {
+	Reason string // stable, such as the SQLSTATE
+	Err    error
+}
+
+func (e *RejectedError) Error() string { return fmt.Sprintf("rejected (%s): %v", e.Reason, e.Err) }
+func (e *RejectedError) Unwrap() error { return e.Err }

@@ -1,0 +1,151 @@
+-- What was measured: one row per device and time. vals[i] is the value of keys[i] of its parameter set;
+-- quality null means that all are 192 (good); attributes is null or an array with one object or null per value.
+
+CREATE TABLE parameter_sets (
+    id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    digest bytea NOT NULL UNIQUE,
+    keys   text[] NOT NULL
+);
+
+-- The id of an ordered list of parameter keys, which is stored when it is new.
+CREATE FUNCTION parameter_set_id(wanted text[]) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    d bytea := sha256(convert_to(array_to_string(wanted, chr(31)), 'UTF8'));
+    found_id integer;
+BEGIN
+    SELECT id INTO found_id FROM parameter_sets WHERE digest = d;
+    IF found_id IS NULL THEN
+        INSERT INTO parameter_sets (digest, keys) VALUES (d, wanted) ON CONFLICT (digest) DO NOTHING RETURNING id INTO found_id;
+        IF found_id IS NULL THEN
+            SELECT id INTO found_id FROM parameter_sets WHERE digest = d;
+        END IF;
+    END IF;
+    RETURN found_id;
+END $$;
+
+-- A TimescaleDB hypertable where the extension is, otherwise daily native partitions, made when their day is first written.
+DO $$
+DECLARE
+    hyper boolean := EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb');
+BEGIN
+    EXECUTE 'CREATE TABLE telemetry (
+        time        timestamptz NOT NULL,
+        received_at timestamptz NOT NULL,
+        device_ref  integer NOT NULL,
+        set_id      integer NOT NULL,
+        vals        double precision[] NOT NULL,
+        quality     smallint[],
+        source      text,
+        event_id    text,
+        attributes  jsonb,
+        PRIMARY KEY (device_ref, time))' || CASE WHEN hyper THEN '' ELSE ' PARTITION BY RANGE (time)' END;
+    IF hyper THEN
+        PERFORM create_hypertable('telemetry', by_range('time', interval '1 day'), create_default_indexes => false);
+        EXECUTE 'ALTER TABLE telemetry SET (timescaledb.compress, timescaledb.compress_segmentby = ''device_ref, set_id'',
+                                            timescaledb.compress_orderby = ''time DESC'')';
+    END IF;
+END $$;
+
+-- The newest row of each device and parameter set. It never moves backwards.
+CREATE TABLE telemetry_latest (
+    device_ref  integer NOT NULL,
+    set_id      integer NOT NULL,
+    time        timestamptz NOT NULL,
+    vals        double precision[] NOT NULL,
+    quality     smallint[],
+    source      text,
+    PRIMARY KEY (device_ref, set_id)
+) WITH (fillfactor = 50);
+
+-- How far each partition of the queue is stored: all frames up to seq, which held events events.
+CREATE TABLE partitions (
+    epoch      text NOT NULL,
+    id         integer NOT NULL,
+    seq        bigint NOT NULL DEFAULT 0,
+    events     bigint NOT NULL DEFAULT 0,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (epoch, id)
+);
+
+-- Events that were acknowledged but that the database refused, with the reason; nothing else is ever left out of telemetry.
+CREATE TABLE dead_letters (
+    id          bigserial PRIMARY KEY,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    epoch       text NOT NULL,
+    partition   integer NOT NULL,
+    seq         bigint NOT NULL,
+    event_index integer NOT NULL,
+    device_id   uuid NOT NULL,
+    reason      text NOT NULL,
+    message     text NOT NULL,
+    event       jsonb NOT NULL,
+    UNIQUE (epoch, partition, seq, event_index)
+);
+
+-- One row from the moment a threshold is exceeded until it is resolved, and after.
+CREATE TABLE alerts (
+    id           bigserial PRIMARY KEY,
+    threshold_id uuid NOT NULL,
+    device_id    uuid NOT NULL,
+    state        text NOT NULL CHECK (state IN ('pending', 'firing', 'resolved')),
+    severity     text NOT NULL,
+    value        double precision NOT NULL,
+    pending_at   timestamptz NOT NULL,
+    fired_at     timestamptz,
+    resolved_at  timestamptz
+);
+CREATE UNIQUE INDEX alerts_open ON alerts (threshold_id, device_id) WHERE state <> 'resolved';
+
+-- The original's event ids: <event_id or device:time>:<parameter key>, the time as ISO 8601 with microseconds only when there are some.
+CREATE FUNCTION telemetry_event_id(event_id text, device uuid, t timestamptz, key text) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT coalesce(event_id,
+                    device || ':' || to_char(t AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS') ||
+                    CASE WHEN date_trunc('second', t) = t THEN '' ELSE to_char(t AT TIME ZONE 'UTC', '.US') END || '+00:00')
+           || ':' || key
+$$;
+
+CREATE VIEW ingest_events AS
+SELECT t.time, d.id AS device_id, v.key AS parameter_key, v.value, coalesce(v.quality, 192::smallint) AS quality, t.source,
+       telemetry_event_id(t.event_id, d.id, t.time, v.key) AS event_id,
+       coalesce(nullif(t.attributes -> (v.i - 1)::integer, 'null'), '{}') AS attributes,
+       t.received_at AS created_at
+FROM telemetry t
+JOIN devices d ON d.ref = t.device_ref
+JOIN parameter_sets s ON s.id = t.set_id
+CROSS JOIN LATERAL ROWS FROM (unnest(s.keys, t.vals, t.quality)) WITH ORDINALITY v (key, value, quality, i);
+
+-- DELETE on the view takes single values out of their rows, and the row with its last value.
+CREATE FUNCTION ingest_events_delete() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r telemetry;
+    k text[];
+    i integer;
+BEGIN
+    SELECT t.* INTO r FROM telemetry t
+    WHERE t.device_ref = (SELECT ref FROM devices WHERE id = OLD.device_id) AND t.time = OLD.time FOR UPDATE;
+    SELECT keys INTO k FROM parameter_sets WHERE id = r.set_id;
+    i := array_position(k, OLD.parameter_key);
+    IF i IS NULL THEN
+        RETURN NULL;
+    ELSIF cardinality(k) = 1 THEN
+        DELETE FROM telemetry WHERE device_ref = r.device_ref AND time = r.time;
+    ELSE
+        UPDATE telemetry
+        SET set_id = parameter_set_id(k[:i-1] || k[i+1:]), vals = vals[:i-1] || vals[i+1:],
+            quality = quality[:i-1] || quality[i+1:], attributes = attributes - (i - 1)
+        WHERE device_ref = r.device_ref AND time = r.time;
+    END IF;
+    RETURN OLD;
+END $$;
+CREATE TRIGGER ingest_events_delete INSTEAD OF DELETE ON ingest_events FOR EACH ROW EXECUTE FUNCTION ingest_events_delete();
+
+CREATE VIEW v_scada_history AS
+SELECT time, device_id, parameter_key, value, quality, source FROM ingest_events;
+
+CREATE VIEW v_scada_latest AS
+SELECT DISTINCT ON (d.id, v.key) d.id AS device_id, v.key AS parameter_key, l.time, v.value, coalesce(v.quality, 192::smallint) AS quality
+FROM telemetry_latest l
+JOIN devices d ON d.ref = l.device_ref
+JOIN parameter_sets s ON s.id = l.set_id
+CROSS JOIN LATERAL unnest(s.keys, l.vals, l.quality) v (key, value, quality)
+ORDER BY d.id, v.key, l.time DESC, l.set_id DESC;
