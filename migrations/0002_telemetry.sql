@@ -75,7 +75,7 @@ CREATE TABLE dead_letters (
     partition   integer NOT NULL,
     seq         bigint NOT NULL,
     event_index integer NOT NULL,
-    device_id   uuid NOT NULL,
+    device_id   uuid, -- null: a whole frame that could not be read
     reason      text NOT NULL,
     message     text NOT NULL,
     event       jsonb NOT NULL,

@@ -92,7 +92,10 @@ func Diff(current, desired *Snapshot) *Plan {
 	}
 	merge(&d, current.Platform, desired.Platform)
 	merge(&d, singleton(current.Retention), singleton(desired.Retention))
+	deletes, rest := len(d.deletes), len(d.plan.Changes)
 	merge(&d, current.Customers, desired.Customers)
+	parentsFirst(d.deletes[deletes:], current.Customers)
+	parentsFirst(d.plan.Changes[rest:], desired.Customers)
 	merge(&d, current.Projects, desired.Projects)
 	merge(&d, current.Sites, desired.Sites)
 	merge(&d, current.Parameters, desired.Parameters)
@@ -101,6 +104,22 @@ func Diff(current, desired *Snapshot) *Plan {
 	slices.Reverse(d.deletes)
 	d.plan.Changes = append(d.deletes, d.plan.Changes...)
 	return d.plan
+}
+
+// parentsFirst moves the changes of customers that are parents before those of their children.
+func parentsFirst(changes []Change, customers []*Customer) {
+	parent := make(map[string]string, len(customers))
+	for _, c := range customers {
+		parent[c.Addr.Name()] = c.Parent
+	}
+	depth := func(c Change) int {
+		n := 0
+		for name := parent[c.Address.Name()]; name != "" && n <= len(customers); name = parent[name] {
+			n++
+		}
+		return n
+	}
+	slices.SortStableFunc(changes, func(a, b Change) int { return cmp.Compare(depth(a), depth(b)) })
 }
 
 func singleton(r *Retention) []*Retention {

@@ -3,6 +3,7 @@
 package telemetry
 
 import (
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -62,3 +63,25 @@ type RejectedError struct {
 
 func (e *RejectedError) Error() string { return fmt.Sprintf("rejected (%s): %v", e.Reason, e.Err) }
 func (e *RejectedError) Unwrap() error { return e.Err }
+
+// Partition returns which of n partitions a device belongs to.
+func Partition(device uuid.UUID, n int) int {
+	return int(binary.LittleEndian.Uint32(device[12:]) % uint32(n))
+}
+
+// Block is what one request adds to the frame of one partition: records and the parameter sets they use, each once.
+type Block struct {
+	Records []byte
+	Sets    []*ParameterSet
+	Events  int
+}
+
+// UnavailableError says that the queue takes nothing just now.
+type UnavailableError struct {
+	Code       string // stable: queue_full, disk_full, queue_down
+	RetryAfter time.Duration
+	Err        error
+}
+
+func (e *UnavailableError) Error() string { return e.Code + ": " + e.Err.Error() }
+func (e *UnavailableError) Unwrap() error { return e.Err }

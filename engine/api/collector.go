@@ -1,0 +1,301 @@
+// Package api is the HTTP side of the service: the collector that devices talk to, and the admin API. It turns requests
+// into calls and errors into statuses, and knows nothing else.
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/julienschmidt/httprouter"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nsready/nsready/engine/ingest"
+)
+
+// Limits on a request to the collector, in bytes.
+const (
+	MaxEventBody = 512 << 10 // of one event
+	MaxBatchBody = 8 << 20   // of a batch, as sent and after decompression
+	maxHeld      = 64 << 20  // of all bodies that are being read or wait for the queue
+)
+
+// Accepter takes bodies in; see ingest.Service.
+type Accepter interface {
+	Accept(ctx context.Context, format ingest.Format, body []byte) (ingest.Result, error)
+}
+
+// Collector serves devices. Its fields are set before Handler.
+type Collector struct {
+	Ingest  Accepter
+	Health  func() Health
+	Ready   func() error // why the service is not ready, or nil
+	Metrics http.Handler
+	Latency prometheus.Observer // seconds from a request's first byte to its answer
+	Log     *slog.Logger
+
+	held   atomic.Int64
+	bodies sync.Pool
+}
+
+// Health is the body of /v1/health, in the original's shape. Depths are in events.
+type Health struct {
+	Service    string      `json:"service"` // ok or degraded
+	QueueDepth int64       `json:"queue_depth"`
+	DB         string      `json:"db"` // connected or disconnected
+	Queue      QueueHealth `json:"queue"`
+
+	Status     string   `json:"status"`     // of the queue's depth against its thresholds: normal, warning, critical
+	Durability string   `json:"durability"` // fsync
+	Storage    string   `json:"storage"`    // native-partitions or timescaledb
+	Problems   []string `json:"problems,omitempty"`
+}
+
+// QueueHealth is the original's account of its consumer.
+type QueueHealth struct {
+	Consumer     string `json:"consumer"`
+	Pending      int64  `json:"pending"`     // events not read by a worker
+	AckPending   int64  `json:"ack_pending"` // events read and not committed
+	Redelivered  int64  `json:"redelivered"`
+	WaitingPulls int64  `json:"waiting_pulls"`
+}
+
+// Handler returns the collector's routes.
+func (c *Collector) Handler() http.Handler {
+	r := newRouter(c.Log)
+	r.POST("/v1/ingest", c.ingest)
+	r.GET("/v1/health", c.health)
+	r.GET("/health", c.health)
+	r.GET("/healthz", func(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
+		writeJSON(w, http.StatusOK, status{"ok"})
+	})
+	r.GET("/readyz", c.ready)
+	r.Handler(http.MethodGet, "/metrics", c.Metrics)
+	return secure(r)
+}
+
+type status struct {
+	Status string `json:"status"`
+}
+
+func (c *Collector) health(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
+	writeJSON(w, http.StatusOK, c.Health())
+}
+
+func (c *Collector) ready(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
+	if err := c.Ready(); err != nil {
+		writeJSON(w, http.StatusServiceUnavailable, struct {
+			Status string `json:"status"`
+			Reason string `json:"reason"`
+		}{"not ready", err.Error()})
+		return
+	}
+	writeJSON(w, http.StatusOK, status{"ready"})
+}
+
+// ingest answers 200 when what it accepted is on disk.
+func (c *Collector) ingest(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+	start := time.Now()
+	b, _ := c.bodies.Get().(*body)
+	if b == nil {
+		b = &body{}
+	}
+	defer func() { // a buffer that one large body needed is not kept for the small ones
+		if cap(b.data) <= 1<<20 {
+			c.bodies.Put(b)
+		}
+		c.Latency.Observe(time.Since(start).Seconds())
+	}()
+	format, err := b.read(r, &c.held)
+	defer b.release(&c.held)
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	result, err := c.Ingest.Accept(r.Context(), format, b.data)
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	if result.Accepted == 0 {
+		writeRejections(w, result)
+		return
+	}
+	writeQueued(w, result)
+}
+
+// writeQueued answers that events are queued. The single event's answer is on the hot path and written by hand.
+func writeQueued(w http.ResponseWriter, result ingest.Result) {
+	var buffer [256]byte
+	out := append(buffer[:0], `{"status":"queued","trace_id":"`...)
+	out = appendUUID(out)
+	if !result.Batch {
+		out = append(out, `"}`...)
+	} else {
+		out = append(out, `","accepted":`...)
+		out = strconv.AppendInt(out, int64(result.Accepted), 10)
+		out = append(out, `,"rejected":`...)
+		out = strconv.AppendInt(out, int64(result.Rejected), 10)
+		out = append(out, `,"errors":`...)
+		if len(result.Rejections) == 0 {
+			out = append(out, "[]}"...)
+		} else {
+			list, err := json.Marshal(result.Rejections)
+			if err != nil { // strings and numbers only
+				panic(err)
+			}
+			out = append(append(out, list...), '}')
+		}
+	}
+	h := w.Header()
+	h["Content-Type"] = contentJSON
+	h["Content-Length"] = []string{strconv.Itoa(len(out))}
+	w.Write(out)
+}
+
+var contentJSON = []string{"application/json"}
+
+// appendUUID appends a random UUID, version 4. It identifies a request in logs and is no secret.
+func appendUUID(b []byte) []byte {
+	var id [16]byte
+	hi, lo := rand.Uint64(), rand.Uint64()
+	for i := range 8 {
+		id[i], id[8+i] = byte(hi>>(8*i)), byte(lo>>(8*i))
+	}
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	for i, part := range [][]byte{id[:4], id[4:6], id[6:8], id[8:10], id[10:]} {
+		if i > 0 {
+			b = append(b, '-')
+		}
+		b = hex.AppendEncode(b, part)
+	}
+	return b
+}
+
+// body is a request's body, read into memory that is used again.
+type body struct {
+	data       []byte
+	compressed []byte
+	held       int64
+}
+
+// hold counts n bytes against what the collector may hold in all.
+func (b *body) hold(held *atomic.Int64, n int64) error {
+	b.held += n
+	if held.Add(n) > maxHeld {
+		return &httpError{http.StatusTooManyRequests, "too_many_requests", "The collector holds too many bodies that wait: send again after the time in Retry-After.", 1}
+	}
+	return nil
+}
+
+func (b *body) release(held *atomic.Int64) {
+	held.Add(-b.held)
+	b.held = 0
+}
+
+// read reads and decompresses the body of a request within its limits.
+func (b *body) read(r *http.Request, held *atomic.Int64) (ingest.Format, error) {
+	format, err := contentFormat(r.Header)
+	if err != nil {
+		return 0, err
+	}
+	compression, err := contentEncoding(r.Header)
+	if err != nil {
+		return 0, err
+	}
+	size := r.ContentLength
+	if size > MaxBatchBody {
+		return 0, tooLarge(MaxBatchBody)
+	}
+	if err := b.hold(held, max(size, 64<<10)); err != nil {
+		return 0, err
+	}
+	target := &b.data
+	if compression != "" {
+		target = &b.compressed
+	}
+	if *target, err = readAll(*target, r.Body, max(size, 0), MaxBatchBody); err != nil {
+		return 0, err
+	}
+	if compression != "" {
+		if err := b.hold(held, 4*int64(len(b.compressed))); err != nil {
+			return 0, err
+		}
+		if b.data, err = gunzip(b.data, b.compressed); err != nil {
+			return 0, err
+		}
+	}
+	if format == ingest.JSON && len(b.data) > MaxEventBody && firstByte(b.data) != '[' {
+		return 0, tooLarge(MaxEventBody)
+	}
+	return format, nil
+}
+
+func firstByte(b []byte) byte {
+	if b = bytes.TrimLeft(b, " \t\r\n"); len(b) > 0 {
+		return b[0]
+	}
+	return 0
+}
+
+// readAll reads r into b's memory.
+func readAll(b []byte, r io.Reader, size, limit int64) ([]byte, error) {
+	b = b[:0]
+	if int64(cap(b)) <= size {
+		b = make([]byte, 0, size+1)
+	}
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if int64(len(b)) > limit {
+			return b, tooLarge(limit)
+		}
+		if err == io.EOF {
+			return b, nil
+		}
+		if err != nil {
+			return b, readError(err)
+		}
+	}
+}
+
+func readError(err error) error {
+	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+		return tooLarge(large.Limit)
+	}
+	return &httpError{http.StatusBadRequest, "body_incomplete", "The body ends before its announced length, or is not framed as HTTP wants it.", 0}
+}
+
+// statusOf is the one table from the code of a refusal to an HTTP status; what it does not name is 422.
+var statusOf = map[string]int{
+	ingest.CodeEmpty:            http.StatusBadRequest,
+	ingest.CodeJSONInvalid:      http.StatusBadRequest,
+	ingest.CodeTooDeep:          http.StatusBadRequest,
+	ingest.CodeUTF8Invalid:      http.StatusBadRequest,
+	ingest.CodeDuplicateKey:     http.StatusBadRequest,
+	ingest.CodeFieldCase:        http.StatusBadRequest,
+	ingest.CodeTooManyMembers:   http.StatusBadRequest,
+	ingest.CodeProtocolRequired: http.StatusBadRequest,
+	ingest.CodeTooManyEvents:    http.StatusRequestEntityTooLarge,
+	ingest.CodeEventTooLarge:    http.StatusRequestEntityTooLarge,
+}
+
+func statusForCode(code string) int {
+	if s, ok := statusOf[code]; ok {
+		return s
+	}
+	return http.StatusUnprocessableEntity
+}

@@ -1,0 +1,290 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/nsready/nsready/engine/registry"
+)
+
+var customerSchema = &hcl.BodySchema{
+	Attributes: attributes("", "for_each", "name", "parent", "metadata"),
+	Blocks:     labelled("project"),
+}
+
+type customer struct {
+	*registry.Customer
+	parent reference
+	origin origin
+}
+
+func (l *loader) customer(b *block, in *each) {
+	f := fields{l, b, in}
+	name, ok := f.name()
+	if !ok {
+		return
+	}
+	c := &customer{parent: f.reference("parent"), origin: f.origin(), Customer: &registry.Customer{
+		Addr:     registry.NewAddress(registry.KindCustomer, name),
+		Metadata: f.object("metadata"),
+	}}
+	c.Parent = c.parent.name
+	if !l.declare(c.Customer, c.origin) {
+		return
+	}
+	l.customers[name] = c
+	for _, b := range b.blocks {
+		for in := range l.instances(b, in) {
+			l.project(b, in, c.Addr)
+		}
+	}
+}
+
+// resolveParents checks that every parent exists and that no customer is its own ancestor.
+func (l *loader) resolveParents() {
+	const inChain, done = 1, 2
+	state := make(map[string]int, len(l.customers))
+	for _, name := range sortedKeys(l.customers) {
+		var chain []string
+		for at := name; state[at] != done; {
+			c := l.customers[at]
+			if state[at] == inChain {
+				cycle := chain[slices.Index(chain, at):]
+				l.report(c.parent.rng, c.origin.in, "Cycle of customers", "Following the parents from %s leads back to it: %s.", quote(at), strings.Join(append(cycle, at), " → "))
+				break
+			}
+			state[at] = inChain
+			chain = append(chain, at)
+			if c.parent.name == "" {
+				break
+			}
+			if l.customers[c.parent.name] == nil {
+				l.unknown(c.parent, c.origin.in, "customer", "No customer named %s is declared", options(l.customers))
+				break
+			}
+			at = c.parent.name
+		}
+		for _, name := range chain {
+			state[name] = done
+		}
+	}
+}
+
+// unknown reports a reference to what is not declared, unless it may be in what could not be read.
+func (l *loader) unknown(ref reference, in *each, kind, sentence string, options []string) {
+	if at := (place{"Unknown " + kind, ref.rng}); l.told[at] >= 3 {
+		l.told[at]++
+	} else if !l.partial {
+		l.report(ref.rng, in, at.summary, "%s.%s", fmt.Sprintf(sentence, quote(ref.name)), elseAmong(ref.name, options))
+	}
+}
+
+var projectSchema = &hcl.BodySchema{
+	Attributes: attributes("", "for_each", "name", "description", "templates"),
+	Blocks:     labelled("parameter", "site"),
+}
+
+// project is a project whose devices' references are yet to be resolved.
+type project struct {
+	addr       registry.Address
+	in         *each
+	templates  []reference
+	parameters []*parameter // its own
+	devices    []device
+}
+
+func (l *loader) project(b *block, in *each, customer registry.Address) {
+	f := fields{l, b, in}
+	name, ok := f.name()
+	if !ok {
+		return
+	}
+	object := &registry.Project{Addr: customer.Child(registry.KindProject, name), Description: f.text("description", maxText)}
+	if !l.declare(object, f.origin()) {
+		return
+	}
+	p := &project{addr: object.Addr, in: in, parameters: l.parameters(b, in)}
+	p.templates = f.references("templates")
+	l.projects = append(l.projects, p)
+	for _, b := range b.blocks {
+		if b.kind != "site" {
+			continue
+		}
+		for in := range l.instances(b, in) {
+			l.site(b, in, p)
+		}
+	}
+}
+
+var siteSchema = &hcl.BodySchema{
+	Attributes: attributes("", "for_each", "name", "location"),
+	Blocks:     labelled("device"),
+}
+
+func (l *loader) site(b *block, in *each, p *project) {
+	f := fields{l, b, in}
+	name, ok := f.name()
+	if !ok {
+		return
+	}
+	object := &registry.Site{Addr: p.addr.Child(registry.KindSite, name), Location: f.object("location")}
+	if !l.declare(object, f.origin()) {
+		return
+	}
+	for _, b := range b.blocks {
+		for in := range l.instances(b, in) {
+			l.device(b, in, object.Addr, p)
+		}
+	}
+}
+
+var deviceSchema = &hcl.BodySchema{
+	Attributes: attributes("type", "for_each", "name", "external_id", "status", "interval", "template", "parameters"),
+}
+
+// device is a device whose template and parameters are yet to be resolved.
+type device struct {
+	*registry.Device
+	template   reference
+	parameters []reference
+	in         *each
+}
+
+func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
+	f := fields{l, b, in}
+	name, ok := f.name()
+	if !ok {
+		return
+	}
+	f.required("type")
+	d := device{in: in, template: f.reference("template"), Device: &registry.Device{
+		Addr:       site.Child(registry.KindDevice, name),
+		Type:       f.word("type", ""),
+		ExternalID: f.text("external_id", maxName),
+		State:      f.word("status", "active"),
+		Interval:   f.duration("interval", time.Millisecond),
+	}}
+	d.parameters = f.references("parameters")
+	if !l.declare(d.Device, f.origin()) {
+		return
+	}
+	p.devices = append(p.devices, d)
+	if id := d.ExternalID; id != "" {
+		if strings.TrimSpace(id) != id {
+			f.wrong("external_id", "Invalid external ID", "The external ID %s begins or ends with a space.", quote(id))
+		}
+		if first := l.external[id]; first != nil {
+			f.wrong("external_id", "Duplicate external ID", "The device declared at %s has the external ID %s already. It must be unique in the whole declaration.", first, quote(id))
+			return
+		}
+		from := f.origin()
+		l.external[id] = &from
+	}
+}
+
+// resolve gives a project its parameters, and its devices theirs.
+func (l *loader) resolve(p *project) {
+	byShort := map[string]*parameter{}
+	taken := map[string]bool{}
+	add := func(list []*parameter) {
+		for _, param := range list {
+			if !l.duplicateParameter(byShort, param) {
+				l.declareParameter(p, param)
+			}
+		}
+	}
+	add(p.parameters)
+	take := func(ref reference, in *each) *template {
+		t := l.templates[ref.name]
+		if t == nil {
+			l.unknown(ref, in, "template", "No template named %s is declared", options(l.templates))
+		} else if !taken[ref.name] {
+			taken[ref.name] = true
+			add(t.parameters)
+		}
+		return t
+	}
+	for _, ref := range p.templates {
+		take(ref, p.in)
+	}
+	for i := range p.devices {
+		if ref := p.devices[i].template; ref.name != "" {
+			take(ref, p.devices[i].in)
+		}
+	}
+	byName := make(map[string]string, len(byShort))
+	for short, param := range byShort {
+		if other, twice := byName[param.proto.Name]; !twice || short < other {
+			byName[param.proto.Name] = short
+		}
+	}
+	shared := map[string][]string{} // by template, for devices that send just its parameters
+	for i := range p.devices {
+		d := &p.devices[i]
+		t := l.templates[d.template.name]
+		if t != nil && len(d.parameters) == 0 {
+			if _, ok := shared[d.template.name]; !ok {
+				shared[d.template.name] = shortNames(t)
+			}
+			d.Parameters = shared[d.template.name]
+		} else {
+			for _, ref := range d.parameters {
+				short := ref.name
+				if byShort[short] == nil {
+					short = byName[ref.name]
+				}
+				if short == "" {
+					l.unknown(ref, d.in, "parameter", "The project "+quote(p.addr.Name())+" has no parameter %s", options(byShort))
+					continue
+				}
+				d.Parameters = append(d.Parameters, short)
+			}
+			if t != nil {
+				d.Parameters = append(d.Parameters, shortNames(t)...)
+			}
+			slices.Sort(d.Parameters)
+			d.Parameters = slices.Compact(d.Parameters)
+		}
+		if d.Interval == 0 {
+			d.Interval = smallestInterval(d.Parameters, byShort)
+		}
+	}
+}
+
+func shortNames(t *template) []string {
+	var names []string
+	for _, p := range t.parameters {
+		names = append(names, p.short)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// smallestInterval returns how often a device with these parameters sends, or 0 when none of them says.
+func smallestInterval(names []string, byShort map[string]*parameter) time.Duration {
+	var least time.Duration
+	for _, name := range names {
+		if p := byShort[name]; p != nil && p.proto.Interval > 0 && (least == 0 || p.proto.Interval < least) {
+			least = p.proto.Interval
+		}
+	}
+	return least
+}
+
+// declareParameter declares a parameter, and its thresholds, in a project.
+func (l *loader) declareParameter(p *project, param *parameter) {
+	object := param.proto
+	object.Addr = p.addr.Child(registry.KindParameter, param.short)
+	if !l.declare(&object, param.origin) {
+		return
+	}
+	for _, t := range param.thresholds {
+		object := t.proto
+		object.Addr = p.addr.Child(registry.KindParameter, param.short).Child(registry.KindThreshold, t.name)
+		l.declare(&object, t.origin)
+	}
+}

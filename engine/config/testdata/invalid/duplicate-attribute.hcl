@@ -1,0 +1,4 @@
+retention {
+  raw = "90d"
+  raw = "30d" # ERROR: Attribute redefined
+}

@@ -1,0 +1,4 @@
+customer "Acme" {
+}
+customer "Acme" { # ERROR: Duplicate customer
+}

@@ -1,0 +1,6 @@
+template "meter" {
+  parameter "voltage" {
+  }
+  parameter "Voltage" { # ERROR: Duplicate parameter
+  }
+}

@@ -1,0 +1,6 @@
+retention {
+  raw = "90d"
+}
+retention { # ERROR: Duplicate retention
+  raw = "90d"
+}

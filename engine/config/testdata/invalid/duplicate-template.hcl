@@ -1,0 +1,8 @@
+template "meter" {
+  parameter "voltage" {
+  }
+}
+template "meter" { # ERROR: Duplicate template
+  parameter "voltage" {
+  }
+}

@@ -1,0 +1,3 @@
+retention {
+  raw = "" # ERROR: Invalid duration
+}

@@ -1,0 +1,3 @@
+retention {
+  raw = "1e99h" # ERROR: Invalid duration
+}

@@ -1,0 +1,5 @@
+template "meter" {
+  parameter "voltage" {
+    interval = "-1s" # ERROR: Invalid duration
+  }
+}

@@ -1,0 +1,3 @@
+retention {
+  raw = "30m1h" # ERROR: Invalid duration
+}

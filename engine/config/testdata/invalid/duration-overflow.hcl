@@ -1,0 +1,3 @@
+retention {
+  raw = "999999999d" # ERROR: Invalid duration
+}

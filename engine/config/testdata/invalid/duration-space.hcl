@@ -1,0 +1,5 @@
+template "meter" {
+  parameter "voltage" {
+    interval = "5 min" # ERROR: Invalid duration
+  }
+}

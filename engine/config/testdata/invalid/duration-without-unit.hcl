@@ -1,0 +1,3 @@
+retention {
+  raw = "90" # ERROR: Invalid duration
+}

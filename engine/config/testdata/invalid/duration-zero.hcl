@@ -1,0 +1,5 @@
+template "meter" {
+  parameter "voltage" {
+    interval = "0s" # ERROR: Invalid duration
+  }
+}

@@ -1,0 +1,3 @@
+locals {
+  a = csvdecode("name,name\na,b\n") # ERROR: Invalid CSV
+}

@@ -1,0 +1,3 @@
+locals {
+  a = csvdecode("name,unit\na\n") # ERROR: Invalid CSV
+}

@@ -1,0 +1,3 @@
+customer "Acme" {
+  metadata = { v = each.value } # ERROR: Invalid reference
+}

@@ -1,0 +1,3 @@
+customer "Acme" {
+  parent = env("NSREADY_NO_SUCH_VARIABLE") # ERROR: Environment variable not set
+}

@@ -1,0 +1,3 @@
+locals {
+  a = format("%02d", "x") # ERROR: Wrong type
+}

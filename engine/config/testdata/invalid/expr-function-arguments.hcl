@@ -1,0 +1,3 @@
+locals {
+  a = upper("a", "b") # ERROR: Wrong number of arguments
+}

@@ -1,0 +1,3 @@
+locals {
+  a = uper("a") # ERROR: Unknown function
+}

@@ -1,0 +1,4 @@
+locals {
+  a = ["b"]
+  c = local.a[1] # ERROR: Invalid index
+}

@@ -1,0 +1,3 @@
+customer "Acme" {
+  metadata = { a = 1, "a" = 2 } # ERROR: Duplicate key
+}

@@ -1,0 +1,3 @@
+locals {
+  a = range(1000001) # ERROR: Value too large
+}

@@ -1,0 +1,3 @@
+locals {
+  a = concat([[1], [2]]...) # ERROR: Unsupported expression
+}

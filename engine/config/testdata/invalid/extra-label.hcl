@@ -1,0 +1,3 @@
+retention "telemetry" { # ERROR: Extraneous label for retention
+  raw = "90d"
+}

@@ -1,0 +1,3 @@
+locals {
+  a = file("/etc/hostname") # ERROR: File not readable
+}

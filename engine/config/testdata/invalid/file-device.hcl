@@ -1,0 +1,3 @@
+locals {
+  a = file("/dev/zero") # ERROR: File not readable
+}

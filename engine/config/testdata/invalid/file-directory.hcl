@@ -1,0 +1,3 @@
+locals {
+  a = file(".") # ERROR: File not readable
+}

@@ -1,0 +1,3 @@
+locals {
+  a = file("no-such-file.csv") # ERROR: File not readable
+}

@@ -1,0 +1,3 @@
+locals {
+  a = file("../../loader.go") # ERROR: File not readable
+}

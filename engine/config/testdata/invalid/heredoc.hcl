@@ -1,0 +1,7 @@
+customer "Acme" {
+  project "energy" {
+    description = <<EOT # ERROR: Invalid heredoc
+hello
+EOT
+  }
+}

@@ -1,0 +1,2 @@
+platform "queue_depth" { # ERROR: Missing limit
+}

@@ -1,0 +1,10 @@
+customer "Acme" {
+  project "energy" {
+    site "north" {
+      device "meter" {
+        for_each = range(3) # ERROR: Missing name
+        type     = "meter"
+      }
+    }
+  }
+}

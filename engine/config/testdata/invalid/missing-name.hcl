@@ -1,0 +1,2 @@
+customer { # ERROR: Missing name for customer
+}

@@ -1,0 +1,3 @@
+retention { # ERROR: Missing required argument
+  compress_after = "7d"
+}

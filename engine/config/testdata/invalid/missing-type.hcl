@@ -1,0 +1,8 @@
+customer "Acme" {
+  project "energy" {
+    site "north" {
+      device "meter" { # ERROR: Missing required argument
+      }
+    }
+  }
+}

@@ -1,0 +1,9 @@
+customer "Acme" {
+  project "energy" {
+    site "north" {
+      device "meter" {
+        type = null # ERROR: Missing value
+      }
+    }
+  }
+}

@@ -1,0 +1,2 @@
+customer "Acme\u202eslliM" { # ERROR: Invalid name
+}

@@ -1,0 +1,2 @@
+customer "Acme\nMills" { # ERROR: Invalid name
+}

@@ -1,0 +1,2 @@
+customer "" { # ERROR: Invalid name
+}

@@ -1,0 +1,2 @@
+customer " Acme" { # ERROR: Invalid name
+}

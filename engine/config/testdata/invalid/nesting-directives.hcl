@@ -1,0 +1,3 @@
+locals {
+  a = "%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }%{ if true }" # ERROR: Nesting too deep
+}

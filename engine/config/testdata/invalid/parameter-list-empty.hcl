@@ -1,0 +1,10 @@
+customer "Acme" {
+  project "energy" {
+    site "north" {
+      device "main" {
+        type       = "meter"
+        parameters = [] # ERROR: Empty list
+      }
+    }
+  }
+}

@@ -1,0 +1,5 @@
+template "meter" {
+  parameter "voltage" {
+    default_quality = 256 # ERROR: Invalid default_quality
+  }
+}

@@ -1,0 +1,5 @@
+template "meter" {
+  parameter "voltage" {
+    type = "string" # ERROR: Invalid type
+  }
+}

@@ -1,0 +1,3 @@
+customer "a" {
+  parent = "a" # ERROR: Cycle of customers
+}

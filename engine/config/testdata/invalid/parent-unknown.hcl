@@ -1,0 +1,5 @@
+customer "Acme Group" {
+}
+customer "Acme Mills" {
+  parent = "Acme Grop" # ERROR: Unknown customer
+}

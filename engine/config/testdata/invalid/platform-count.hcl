@@ -1,0 +1,3 @@
+platform "queue_depth" {
+  warning = -1 # ERROR: Invalid limit
+}

@@ -1,0 +1,3 @@
+platform "latency_p95" {
+  warning = 5 # ERROR: Invalid duration
+}

@@ -1,0 +1,3 @@
+platform "queue_deph" { # ERROR: Unknown platform metric
+  warning = 1000
+}

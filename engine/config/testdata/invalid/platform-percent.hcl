@@ -1,0 +1,3 @@
+platform "disk_usage" {
+  critical = "190%" # ERROR: Invalid limit
+}

@@ -1,0 +1,3 @@
+customer "Acme" {
+  metadata = { tags = ["a", "b" } # ERROR: Unbalanced brackets
+}

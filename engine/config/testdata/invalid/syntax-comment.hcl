@@ -1,0 +1,4 @@
+retention {
+  raw = "90d"
+}
+/* this never ends # ERROR: Unclosed comment

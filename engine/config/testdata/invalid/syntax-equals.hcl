@@ -1,0 +1,3 @@
+retention = { # ERROR: Unsupported argument
+  raw = "90d"
+}

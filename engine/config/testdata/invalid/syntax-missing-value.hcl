@@ -1,0 +1,3 @@
+customer "Acme" {
+  parent = # ERROR: Invalid expression
+}

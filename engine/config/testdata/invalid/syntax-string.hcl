@@ -1,0 +1,3 @@
+customer "Acme" {
+  parent = "Group # ERROR: Invalid multi-line string
+}

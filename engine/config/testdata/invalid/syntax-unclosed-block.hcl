@@ -1,0 +1,3 @@
+customer "Acme" { # ERROR: Unclosed configuration block
+  project "energy" {
+  }

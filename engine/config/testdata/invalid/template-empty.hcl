@@ -1,0 +1,2 @@
+template "energy_meter" { # ERROR: Empty template
+}

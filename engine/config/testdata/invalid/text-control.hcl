@@ -1,0 +1,5 @@
+customer "Acme" {
+  project "energy" {
+    description = "a\u0000b" # ERROR: Invalid text
+  }
+}

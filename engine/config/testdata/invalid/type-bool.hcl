@@ -1,0 +1,5 @@
+template "meter" {
+  parameter "voltage" {
+    required = "yes" # ERROR: Wrong type
+  }
+}

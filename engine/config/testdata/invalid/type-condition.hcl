@@ -1,0 +1,3 @@
+customer "Acme" {
+  metadata = { a = "maybe" ? 1 : 2 } # ERROR: Wrong type
+}

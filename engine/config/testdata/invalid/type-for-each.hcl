@@ -1,0 +1,4 @@
+customer "Acme" {
+  for_each = "three" # ERROR: Wrong type
+  name     = each.value
+}

@@ -1,0 +1,5 @@
+customer "Acme" {
+  project "energy" {
+    templates = "meter" # ERROR: Wrong type
+  }
+}

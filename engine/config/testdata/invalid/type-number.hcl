@@ -1,0 +1,5 @@
+template "meter" {
+  parameter "voltage" {
+    max = "high" # ERROR: Wrong type
+  }
+}

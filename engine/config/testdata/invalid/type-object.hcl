@@ -1,0 +1,3 @@
+customer "Acme" {
+  metadata = "textiles" # ERROR: Wrong type
+}

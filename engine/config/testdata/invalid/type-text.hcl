@@ -1,0 +1,5 @@
+template "meter" {
+  parameter "voltage" {
+    unit = ["V"] # ERROR: Wrong type
+  }
+}

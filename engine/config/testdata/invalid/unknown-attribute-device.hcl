@@ -1,0 +1,10 @@
+customer "Acme" {
+  project "energy" {
+    site "north" {
+      device "meter" {
+        type       = "meter"
+        externalid = "EM-1" # ERROR: Unsupported argument
+      }
+    }
+  }
+}

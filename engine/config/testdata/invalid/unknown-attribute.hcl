@@ -1,0 +1,5 @@
+template "meter" {
+  parameter "voltage" {
+    maxx = 3 # ERROR: Unsupported argument
+  }
+}

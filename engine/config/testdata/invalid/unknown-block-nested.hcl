@@ -1,0 +1,7 @@
+customer "Acme" {
+  project "energy" {
+    device "meter" { # ERROR: Unsupported block type
+      type = "meter"
+    }
+  }
+}

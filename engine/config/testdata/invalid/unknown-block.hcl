@@ -1,0 +1,2 @@
+costumer "Acme" { # ERROR: Unsupported block type
+}

@@ -1,0 +1,584 @@
+package engine_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nsready/nsready/engine"
+	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/store"
+	"github.com/nsready/nsready/engine/store/storetest"
+)
+
+func TestMain(m *testing.M) { storetest.Main(m) }
+
+// service is a running engine over a database of its own, and its estate: one site with devices dev-0 to dev-3.
+type service struct {
+	t        *testing.T
+	engine   *engine.Engine
+	db       *pgx.Conn
+	snapshot *registry.Snapshot
+	options  engine.Options
+	stop     func() // waits until the engine has stopped
+}
+
+func estate() *registry.Snapshot {
+	project := registry.NewAddress(registry.KindProject, "Acme", "energy")
+	site := project.Child(registry.KindSite, "north")
+	objects := []registry.Object{
+		&registry.Customer{Addr: registry.NewAddress(registry.KindCustomer, "Acme")},
+		&registry.Project{Addr: project}, &registry.Site{Addr: site},
+		&registry.Retention{Addr: registry.RetentionAddress, Raw: 90 * 24 * time.Hour},
+		&registry.Platform{Addr: registry.NewAddress(registry.KindPlatform, "queue_depth"), Warning: registry.BoundOf(1000)},
+	}
+	for name, change := range map[string]func(*registry.Parameter){
+		"voltage": func(p *registry.Parameter) { p.Min, p.Max, p.Quality = registry.BoundOf(0), registry.BoundOf(480), 192 },
+		"current": func(p *registry.Parameter) {},
+		"count": func(p *registry.Parameter) {
+			p.Type, p.OnViolation, p.Max = registry.TypeInt, registry.Reject, registry.BoundOf(1e6)
+		},
+	} {
+		p := &registry.Parameter{Addr: project.Child(registry.KindParameter, name), Name: name, Type: registry.TypeFloat, OnViolation: registry.Flag}
+		change(p)
+		objects = append(objects, p)
+	}
+	objects = append(objects, &registry.Threshold{Addr: registry.NewAddress(registry.KindThreshold, "Acme", "energy", "voltage", "high"),
+		Above: registry.BoundOf(253), Severity: "critical"})
+	for i := range 4 {
+		objects = append(objects, &registry.Device{Addr: site.Child(registry.KindDevice, fmt.Sprintf("dev-%d", i)), Type: "meter", State: "active"})
+	}
+	return registry.Declare(objects)
+}
+
+func start(t *testing.T) *service {
+	t.Helper()
+	url := storetest.Database(t)
+	st, err := store.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if err := st.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	current, err := st.LoadRegistry(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	desired := estate()
+	if _, err := st.Apply(t.Context(), registry.Diff(current, desired), store.Author{User: "test", Host: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	s := &service{t: t, snapshot: desired, options: engine.Options{
+		DatabaseURL: url, QueueDir: t.TempDir(), QueueBytes: 256 << 20, MinFree: 1 << 20,
+		Collector: "127.0.0.1:0", Admin: "127.0.0.1:0", Monitor: "127.0.0.1:0", AdminToken: "secret", Log: slog.New(slog.DiscardHandler),
+	}}
+	if s.db, err = pgx.Connect(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.db.Close(context.Background()) })
+	s.run()
+	return s
+}
+
+// run starts the engine, for the first time or again.
+func (s *service) run() {
+	s.t.Helper()
+	e, err := engine.New(s.t.Context(), s.options)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	stopped := false
+	s.engine = e
+	s.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			s.t.Error(err)
+		}
+	}
+	s.t.Cleanup(s.stop)
+}
+
+func (s *service) device(i int) *registry.Device { return s.snapshot.Devices[i] }
+
+func (s *service) key(name string) string {
+	return registry.ParameterKey(s.snapshot.Projects[0].ID, name)
+}
+
+// event returns an event of a device as JSON; metrics are parameter name and JSON value, in turn.
+func (s *service) event(device int, at time.Time, metrics ...string) string {
+	d := s.device(device)
+	var list []string
+	for i := 0; i < len(metrics); i += 2 {
+		list = append(list, fmt.Sprintf(`{"parameter_key":%q,"value":%s,"quality":192}`, s.key(metrics[i]), metrics[i+1]))
+	}
+	return fmt.Sprintf(`{"project_id":%q,"site_id":%q,"device_id":%q,"protocol":"HTTP","source_timestamp":%q,"metrics":[%s]}`,
+		d.ProjectID, d.SiteID, d.ID, at.UTC().Format(time.RFC3339Nano), strings.Join(list, ","))
+}
+
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (s *service) post(kind, body string, header ...string) answer {
+	s.t.Helper()
+	req, err := http.NewRequest(http.MethodPost, "http://"+s.engine.Addresses().Collector+"/v1/ingest", strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if kind != "" {
+		req.Header.Set("Content-Type", kind)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	return s.do(req)
+}
+
+func (s *service) get(url string, header ...string) answer {
+	s.t.Helper()
+	req, err := http.NewRequest(http.MethodGet, "http://"+url, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	return s.do(req)
+}
+
+func (s *service) do(req *http.Request) answer {
+	s.t.Helper()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, string(text)}
+}
+
+// drained waits until all that was acknowledged is stored.
+func (s *service) drained() {
+	s.t.Helper()
+	wait(s.t, "the queue to drain", func() bool { return s.engine.Depth() == 0 })
+}
+
+// rows returns the result of a query, a line a row, columns separated by spaces.
+func (s *service) rows(sql string, args ...any) string {
+	s.t.Helper()
+	rows, err := s.db.Query(s.t.Context(), sql, args...)
+	if err != nil {
+		s.t.Fatalf("%s: %v", sql, err)
+	}
+	lines, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
+		values, err := row.Values()
+		return strings.TrimSuffix(fmt.Sprintln(values...), "\n"), err
+	})
+	if err != nil {
+		s.t.Fatalf("%s: %v", sql, err)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (s *service) exec(sql string, args ...any) {
+	s.t.Helper()
+	if _, err := s.db.Exec(s.t.Context(), sql, args...); err != nil {
+		s.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func wait(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func expect(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%s: got\n%v\nwant\n%v", what, got, want)
+	}
+}
+
+const readingsSQL = `SELECT right(parameter_key, length(parameter_key) - 45) AS p, value, quality, source, attributes::text
+	FROM ingest_events ORDER BY device_id, time, p`
+
+func TestOneEventIsStored(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Microsecond)
+	a := s.post("application/json", s.event(0, now, "voltage", "230.5", "current", "10.25"))
+	expect(t, "status", a.status, 200)
+	var body struct {
+		Status  string    `json:"status"`
+		TraceID uuid.UUID `json:"trace_id"`
+	}
+	if err := json.Unmarshal([]byte(a.body), &body); err != nil || body.Status != "queued" || body.TraceID.Version() != 4 {
+		t.Errorf("answer %s: %v", a.body, err)
+	}
+	s.drained()
+	expect(t, "rows", s.rows(readingsSQL), "current 10.25 192 HTTP {}\nvoltage 230.5 192 HTTP {}")
+	expect(t, "telemetry", s.rows("SELECT count(*), min(quality) IS NULL FROM telemetry"), "1 true")
+	id := s.device(0).ID.String()
+	stamp := now.UTC().Format("2006-01-02T15:04:05.000000")
+	if now.Nanosecond() == 0 {
+		stamp = now.UTC().Format("2006-01-02T15:04:05")
+	}
+	expect(t, "event id", s.rows("SELECT event_id FROM ingest_events WHERE parameter_key LIKE '%voltage'"),
+		id+":"+stamp+"+00:00:"+s.key("voltage"))
+	expect(t, "latest", s.rows("SELECT value, quality FROM v_scada_latest WHERE parameter_key = $1", s.key("voltage")), "230.5 192")
+	expect(t, "history", s.rows("SELECT count(*) FROM v_scada_history"), "2")
+}
+
+func TestBatches(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Second)
+	good := func(i int) string {
+		return s.event(i%4, now.Add(time.Duration(-i)*time.Second), "voltage", fmt.Sprint(i))
+	}
+	unknown := strings.Replace(good(1), s.device(1).ID.String(), "00000000-0000-4000-8000-000000000001", 1)
+	for name, c := range map[string]struct{ kind, body, want string }{
+		"ndjson":     {"application/x-ndjson", good(0) + "\r\n\n{broken\n" + unknown + "\n" + good(1), `2 2 [{3 json_invalid} {4 unknown_device device_id}]`},
+		"array":      {"application/json; charset=UTF-8", " [" + good(2) + ", " + unknown + ",\n" + good(3) + "] ", `2 1 [{2 unknown_device device_id}]`},
+		"array of 1": {"application/json", "[" + good(4) + "]", `1 0 []`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := s.post(c.kind, c.body)
+			var body struct {
+				Accepted, Rejected int
+				Errors             []struct {
+					Line        int
+					Code, Field string
+				}
+			}
+			if err := json.Unmarshal([]byte(a.body), &body); err != nil || a.status != 200 {
+				t.Fatalf("%d %s: %v", a.status, a.body, err)
+			}
+			got := fmt.Sprintf("%d %d %v", body.Accepted, body.Rejected, body.Errors)
+			expect(t, "answer", strings.ReplaceAll(got, " }", "}"), c.want)
+		})
+	}
+	a := s.post("application/x-ndjson", unknown+"\n"+unknown)
+	if a.status != 422 || !strings.Contains(a.body, `"rejected":2`) || !strings.Contains(a.body, `"line":2`) {
+		t.Errorf("a batch of refused events: %d %s", a.status, a.body)
+	}
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	io.WriteString(z, good(5)+"\n"+good(6)+"\n")
+	z.Close()
+	expect(t, "gzip", s.post("application/x-ndjson", zipped.String(), "Content-Encoding", "gzip").status, 200)
+	s.drained()
+	expect(t, "values", s.rows("SELECT count(*), sum(value) FROM ingest_events"), "7 21")
+	wait(t, "error_logs", func() bool {
+		return s.rows("SELECT sum((context->>'count')::int) FROM error_logs WHERE context->>'code' = 'unknown_device'") == s.rows("SELECT 4::bigint")
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	s := start(t)
+	now := time.Now()
+	good := s.event(0, now, "voltage", "1")
+	other := uuid.NewString()
+	d := s.device(0)
+	long := strings.Repeat("x", 600<<10)
+	var bomb bytes.Buffer
+	z := gzip.NewWriter(&bomb)
+	for range 64 {
+		z.Write(make([]byte, 1<<20))
+	}
+	z.Close()
+	for name, c := range map[string]struct {
+		kind, body string
+		header     []string
+		status     int
+		code       string
+	}{
+		"no content type":     {"", good, nil, 415, "content_type_unsupported"},
+		"form":                {"application/x-www-form-urlencoded", good, nil, 415, "content_type_unsupported"},
+		"charset":             {"application/json; charset=latin1", good, nil, 415, "content_type_unsupported"},
+		"deflate":             {"application/json", good, []string{"Content-Encoding", "deflate"}, 415, "content_encoding_unsupported"},
+		"gzip twice":          {"application/json", good, []string{"Content-Encoding", "gzip, gzip"}, 415, "content_encoding_unsupported"},
+		"not gzip":            {"application/json", good, []string{"Content-Encoding", "gzip"}, 400, "gzip_invalid"},
+		"gzip bomb":           {"application/json", bomb.String(), []string{"Content-Encoding", "gzip"}, 413, "body_too_large"},
+		"empty":               {"application/json", " \n", nil, 400, "empty_body"},
+		"empty array":         {"application/json", "[]", nil, 400, "empty_body"},
+		"empty ndjson":        {"application/x-ndjson", "\n\n", nil, 400, "empty_body"},
+		"no json":             {"application/json", "{", nil, 400, "json_invalid"},
+		"two events":          {"application/json", good + good, nil, 400, "json_invalid"},
+		"broken array":        {"application/json", "[" + good + "," + good, nil, 400, "json_invalid"},
+		"trailing comma":      {"application/json", "[" + good + ",]", nil, 400, ""},
+		"garbage after array": {"application/json", "[" + good + "]x", nil, 400, "json_invalid"},
+		"large event":         {"application/json", strings.Replace(good, "HTTP", long, 1), nil, 413, "body_too_large"},
+		"large body":          {"application/x-ndjson", strings.Repeat(long, 15), nil, 413, "body_too_large"},
+		"many events":         {"application/x-ndjson", strings.Repeat("{}\n", 10_001), nil, 413, "too_many_events"},
+		"missing field":       {"application/json", strings.Replace(good, "protocol", "protokol", 1), nil, 422, "missing"},
+		"no protocol":         {"application/json", strings.Replace(good, "HTTP", "", 1), nil, 400, "protocol is required"},
+		"text value":          {"application/json", strings.Replace(good, `"value":1`, `"value":"x"`, 1), nil, 422, "value_not_a_number"},
+		"unknown device":      {"application/json", strings.Replace(good, d.ID.String(), other, 1), nil, 422, "unknown_device"},
+		"other project":       {"application/json", strings.Replace(good, d.ProjectID.String(), other, 1), nil, 422, "project_mismatch"},
+		"other site":          {"application/json", strings.Replace(good, d.SiteID.String(), other, 1), nil, 422, "site_mismatch"},
+		"unknown parameter":   {"application/json", strings.Replace(good, ":voltage", ":volts", 1), nil, 422, "unknown_parameter"},
+		"parameter twice":     {"application/json", s.event(0, now, "voltage", "1", "voltage", "2"), nil, 422, "duplicate_parameter"},
+		"future":              {"application/json", s.event(0, now.Add(6*time.Minute), "voltage", "1"), nil, 422, "timestamp_in_future"},
+		"past":                {"application/json", s.event(0, now.Add(-91*24*time.Hour), "voltage", "1"), nil, 422, "timestamp_too_old"},
+		"fraction of a count": {"application/json", s.event(0, now, "count", "1.5"), nil, 422, "type_violation"},
+		"count too large":     {"application/json", s.event(0, now, "count", "1000001"), nil, 422, "outside_limits"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := s.post(c.kind, c.body, c.header...)
+			if a.status != c.status || !strings.Contains(a.body, c.code) {
+				t.Errorf("answer %d %s, want %d with %s", a.status, a.body, c.status, c.code)
+			}
+			if len(a.body) > 4<<10 {
+				t.Errorf("the answer has %d bytes", len(a.body))
+			}
+			for _, leak := range []string{"SQLSTATE", "SELECT", "goroutine", ".go:"} {
+				if strings.Contains(a.body, leak) {
+					t.Errorf("the answer shows its inside: %s", a.body)
+				}
+			}
+		})
+	}
+	a := s.post("application/json", s.event(0, now, "voltage", "1", "current", `"x"`))
+	if !strings.Contains(a.body, `"loc":["body","metrics",1,"value"]`) {
+		t.Errorf("no path to the field: %s", a.body)
+	}
+	expect(t, "stored", s.rows("SELECT count(*) FROM telemetry"), "0")
+	expect(t, "unknown path", s.get(s.engine.Addresses().Collector+"/v1/nothing").status, 404)
+	expect(t, "wrong method", s.get(s.engine.Addresses().Collector+"/v1/ingest").status, 405)
+}
+
+func TestValuesOutsideLimitsAreFlagged(t *testing.T) {
+	s := start(t)
+	now := time.Now()
+	bad := strings.Replace(s.event(1, now, "voltage", "9999"), `"quality":192`, `"quality":0`, 1)
+	omitted := strings.Replace(s.event(2, now, "current", "7", "voltage", "8"), `,"quality":192`, "", -1)
+	for _, body := range []string{s.event(0, now, "voltage", "481", "current", "1"), bad, omitted, s.event(3, now, "voltage", "null")} {
+		expect(t, "status", s.post("application/json", body).status, 200)
+	}
+	s.drained()
+	expect(t, "rows", s.rows(`SELECT right(parameter_key, 7), value, quality FROM ingest_events JOIN devices d ON d.id = device_id ORDER BY d.name, 1`),
+		"current 1 192\nvoltage 481 84\nvoltage 9999 0\ncurrent 7 0\nvoltage 8 192\nvoltage <nil> 192")
+}
+
+func TestASecondEventAtTheSameTimeMerges(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Second)
+	with := func(body, attributes string) string {
+		return strings.Replace(body, `"quality":192`, `"quality":192,"attributes":`+attributes, 1)
+	}
+	for _, body := range []string{
+		s.event(0, now, "voltage", "1", "current", "2"),
+		with(s.event(0, now, "current", "3", "count", "4"), `{"unit":"A"}`),
+		s.event(0, now, "count", "5"), s.event(0, now, "count", "5"),
+		s.event(0, now.Add(-time.Minute), "voltage", "6"), // late: must not move the latest values back
+	} {
+		expect(t, "status", s.post("application/json", body).status, 200)
+		s.drained()
+	}
+	// The same again in one body, so that one transaction merges them.
+	expect(t, "status", s.post("application/x-ndjson", strings.Join([]string{s.event(1, now, "voltage", "1", "current", "2"),
+		with(s.event(1, now, "current", "3", "count", "4"), `{"unit":"A"}`), s.event(1, now, "count", "5")}, "\n")).status, 200)
+	s.drained()
+	const want = "count 5 192 {}\ncurrent 3 192 {\"unit\": \"A\"}\nvoltage 1 192 {}"
+	for i := range 2 {
+		expect(t, fmt.Sprint("device ", i), s.rows(`SELECT right(parameter_key, length(parameter_key) - 45) AS p, value, quality, attributes::text
+			FROM ingest_events WHERE device_id = $1 AND time = $2 ORDER BY p`, s.device(i).ID, now), want)
+		expect(t, fmt.Sprint("latest of device ", i), s.rows(`SELECT right(parameter_key, length(parameter_key) - 45) AS p, value, time = $2
+			FROM v_scada_latest WHERE device_id = $1 ORDER BY p`, s.device(i).ID, now), "count 5 true\ncurrent 3 true\nvoltage 1 true")
+	}
+	expect(t, "rows", s.rows("SELECT count(*) FROM telemetry"), "3")
+}
+
+func TestDevicesMadeBySQLAreHonoured(t *testing.T) {
+	s := start(t)
+	d := s.device(0)
+	id := uuid.New()
+	body := func() string {
+		return strings.Replace(s.event(0, time.Now(), "voltage", "1"), d.ID.String(), id.String(), 1)
+	}
+	expect(t, "before", s.post("application/json", body()).status, 422)
+	s.exec("INSERT INTO devices (id, site_id, name, device_type) VALUES ($1, $2, 'by hand', 'sensor')", id, d.SiteID)
+	expect(t, "after", s.post("application/json", body()).status, 200)
+	key := s.key("by_hand")
+	s.exec("INSERT INTO parameter_templates (key, name) VALUES ($1, 'By hand')", key)
+	expect(t, "parameter", s.post("application/json", strings.Replace(body(), s.key("voltage"), key, 1)).status, 200)
+	s.exec("UPDATE devices SET retired_at = now() WHERE id = $1", id)
+	wait(t, "the retired device to be refused", func() bool { return s.post("application/json", body()).status == 422 })
+	s.drained()
+}
+
+func TestRefusedRowsGoToTheDeadLettersAlone(t *testing.T) {
+	s := start(t)
+	s.exec("ALTER TABLE telemetry ADD CHECK (vals[1] <> 13)")
+	now := time.Now().Truncate(time.Second)
+	var lines []string
+	for i := range 100 {
+		lines = append(lines, s.event(i%4, now.Add(time.Duration(i-100)*time.Second), "current", fmt.Sprint(i%20)))
+	}
+	expect(t, "status", s.post("application/x-ndjson", strings.Join(lines, "\n")).status, 200)
+	s.drained()
+	expect(t, "stored", s.rows("SELECT count(*), count(*) FILTER (WHERE value = 13) FROM ingest_events"), "95 0")
+	expect(t, "dead", s.rows("SELECT count(*), min(reason), min(event->'metrics'->0->>'value'), max(event->'metrics'->0->>'value') FROM dead_letters"), "5 23514 13 13")
+	metrics := s.get(s.engine.Addresses().Collector + "/metrics").body
+	for _, want := range []string{`ingest_events_total{status="queued"} 100`, `ingest_events_total{status="success"} 95`,
+		`ingest_events_total{status="dlq"} 5`, `ingest_errors_total{error_type="processing"} 5`, "ingest_queue_depth 0"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+}
+
+func TestWorkersOutliveTheirConnections(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Second)
+	const n = 50
+	for i := range n {
+		if i%10 == 5 {
+			s.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+		}
+		expect(t, "status", s.post("application/json", s.event(i%4, now.Add(time.Duration(i-n)*time.Second), "voltage", fmt.Sprint(i))).status, 200)
+	}
+	s.drained()
+	expect(t, "stored", s.rows("SELECT count(*), count(DISTINCT value) FROM ingest_events"), "50 50")
+}
+
+func TestAStopLosesNothingAndAStartGoesOn(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Second)
+	expect(t, "status", s.post("application/json", s.event(0, now, "voltage", "1")).status, 200)
+	s.stop()
+	expect(t, "stored by the stop", s.rows("SELECT count(*) FROM telemetry"), "1")
+	s.run()
+	expect(t, "status", s.post("application/json", s.event(0, now.Add(time.Second), "voltage", "2")).status, 200)
+	s.drained()
+	expect(t, "stored", s.rows("SELECT count(*), sum(value) FROM ingest_events"), "2 3")
+	expect(t, "offsets", s.rows("SELECT sum(events) FROM partitions"), s.rows("SELECT 2::numeric"))
+}
+
+func TestARestoredDatabaseGetsItsRowsAgain(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Second)
+	for i := range 20 {
+		expect(t, "status", s.post("application/json", s.event(i%4, now.Add(time.Duration(i-20)*time.Second), "voltage", fmt.Sprint(i))).status, 200)
+	}
+	s.drained()
+	s.stop()
+	// What a backup from before the first event holds.
+	s.exec("TRUNCATE telemetry; TRUNCATE telemetry_latest; DELETE FROM partitions")
+	s.run()
+	wait(t, "the rows to come back", func() bool { return s.rows("SELECT count(*), sum(value) FROM ingest_events") == "20 190" })
+}
+
+func TestTheViewTakesDeletes(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Second)
+	for i := range 4 {
+		s.post("application/json", s.event(i, now.Add(time.Duration(-i)*time.Hour), "voltage", "1", "current", "2", "count", "3"))
+	}
+	s.drained()
+	s.exec("DELETE FROM ingest_events WHERE time < $1", now.Add(-90*time.Minute))
+	expect(t, "after deleting by time", s.rows("SELECT count(*), sum(value) FROM ingest_events"), "6 12")
+	s.exec("DELETE FROM ingest_events WHERE parameter_key = $1", s.key("current"))
+	expect(t, "after deleting a parameter", s.rows(readingsSQL),
+		"count 3 192 HTTP {}\nvoltage 1 192 HTTP {}\ncount 3 192 HTTP {}\nvoltage 1 192 HTTP {}")
+}
+
+func TestThresholdsRaiseAlerts(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Second)
+	send := func(i int, value string) {
+		expect(t, "status", s.post("application/json", s.event(0, now.Add(time.Duration(i-10)*time.Second), "voltage", value)).status, 200)
+		s.drained()
+	}
+	const state = "SELECT state, severity, value FROM alerts ORDER BY id"
+	send(0, "250")
+	expect(t, "below the threshold", s.rows(state), "")
+	send(1, "254")
+	expect(t, "above the threshold", s.rows(state), "firing critical 254")
+	s.stop()
+	s.run()
+	send(2, "255")
+	expect(t, "after a restart", s.rows(state), "firing critical 254")
+	send(3, "240")
+	expect(t, "back", s.rows(state), "resolved critical 240")
+}
+
+func TestHealth(t *testing.T) {
+	s := start(t)
+	c := s.engine.Addresses().Collector
+	var h map[string]any
+	wait(t, "a healthy service", func() bool {
+		h = nil
+		a := s.get(c + "/v1/health")
+		return a.status == 200 && json.Unmarshal([]byte(a.body), &h) == nil && h["service"] == "ok"
+	})
+	if h["queue_depth"] != 0.0 || h["db"] != "connected" || h["queue"].(map[string]any)["consumer"] != "ingest_workers" || h["storage"] == "" {
+		t.Errorf("health is %v", h)
+	}
+	for _, path := range []string{"/health", "/healthz", "/readyz", "/metrics"} {
+		expect(t, path, s.get(c+path).status, 200)
+	}
+	if a := s.get(s.engine.Addresses().Monitor + "/jsz?streams=1"); !strings.Contains(a.body, `"INGRESS_0"`) {
+		t.Errorf("the JetStream monitor says %s", a.body)
+	}
+}
+
+func TestAdmin(t *testing.T) {
+	s := start(t)
+	a := s.engine.Addresses().Admin
+	const token = "Bearer secret"
+	expect(t, "health", s.get(a+"/health").body, `{"service":"ok"}`)
+	expect(t, "no token", s.get(a+"/admin/devices").status, 401)
+	expect(t, "wrong token", s.get(a+"/admin/devices", "Authorization", "Bearer secreT").status, 401)
+	for path, want := range map[string]int{"customers": 1, "projects": 1, "sites": 1, "devices": 4, "parameter_templates": 3} {
+		for customer, want := range map[string]int{"": want, s.snapshot.Customers[0].ID.String(): want} {
+			var items []map[string]any
+			got := s.get(a+"/admin/"+path, "Authorization", token, "X-Customer-ID", customer)
+			if err := json.Unmarshal([]byte(got.body), &items); err != nil || len(items) != want {
+				t.Errorf("%s of %q: %s, %v", path, customer, got.body, err)
+				continue
+			}
+			item := s.get(a+"/admin/"+path+"/"+items[0]["id"].(string), "Authorization", token)
+			if item.status != 200 || !strings.Contains(item.body, "created_at") {
+				t.Errorf("item of %s: %d %s", path, item.status, item.body)
+			}
+		}
+	}
+	expect(t, "unknown item", s.get(a+"/admin/sites/"+uuid.NewString(), "Authorization", token).body, `{"detail":"Site not found"}`)
+	expect(t, "bad id", s.get(a+"/admin/sites/x", "Authorization", token).status, 400)
+	expect(t, "bad customer", s.get(a+"/admin/sites", "Authorization", token, "X-Customer-ID", "x").status, 400)
+	expect(t, "unknown customer", s.get(a+"/admin/sites", "Authorization", token, "X-Customer-ID", uuid.NewString()).status, 404)
+}

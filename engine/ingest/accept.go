@@ -1,0 +1,360 @@
+// Package ingest turns what devices send into records of the queue: it decodes, checks each event against the registry
+// and answers when the accepted ones are on disk. It knows no transport.
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/telemetry"
+)
+
+// Queue takes blocks for its partitions. The function that Append returns waits until the block is on disk.
+type Queue interface {
+	Append(partition int, b telemetry.Block) (wait func(context.Context) error, err error)
+}
+
+// Registry is what there is, and a look past it: Refresh asks the database for devices and parameters that the snapshot
+// does not have, and reports whether the snapshot is a newer one now.
+type Registry interface {
+	Snapshot() *registry.Snapshot
+	Refresh(ctx context.Context, devices []uuid.UUID, parameters []string) (bool, error)
+}
+
+// Format is the form of a body.
+type Format int
+
+const (
+	JSON   Format = iota // one event, or an array of events
+	NDJSON               // one event a line
+)
+
+// Limits on a body.
+const (
+	MaxEvents   = 10_000
+	maxFuture   = 5 * time.Minute
+	maxAge      = 366 * 24 * time.Hour // where no retention is declared
+	maxRecord   = 256 << 10            // of one event in the queue
+	blockSize   = 256 << 10            // records of a block, before another is begun
+	maxReported = 100                  // rejections in a Result
+	maxUnknown  = 1000                 // ids in one look past the snapshot
+)
+
+// Codes of a Rejection of a whole body, and of events that do not fit the registry.
+const (
+	CodeEmpty              = "empty_body"
+	CodeTooManyEvents      = "too_many_events"
+	CodeUnknownDevice      = "unknown_device"
+	CodeDeviceRetired      = "device_retired"
+	CodeProjectMismatch    = "project_mismatch"
+	CodeSiteMismatch       = "site_mismatch"
+	CodeUnknownParameter   = "unknown_parameter"
+	CodeParameterRetired   = "parameter_retired"
+	CodeDuplicateParameter = "duplicate_parameter"
+	CodeOutsideLimits      = "outside_limits"
+	CodeTypeViolation      = "type_violation"
+	CodeTooOld             = "timestamp_too_old"
+	CodeInFuture           = "timestamp_in_future"
+	CodeEventTooLarge      = "event_too_large"
+)
+
+// Service accepts bodies. Its fields are set before its first use.
+type Service struct {
+	Registry   Registry
+	Queue      Queue
+	Partitions int
+	Reject     func(device uuid.UUID, r *Rejection) // told of every refused event; device is zero when it is not known
+
+	sets     setTable
+	resolver atomic.Pointer[resolver]
+	scratch  sync.Pool
+}
+
+// Result is the outcome of a body: the events that are on disk, and those that are refused.
+type Result struct {
+	Batch      bool // the body was an array or NDJSON
+	Accepted   int
+	Rejected   int
+	Rejections []Rejection // the first 100
+}
+
+// scratch is the memory of one call of Accept.
+type scratch struct {
+	decoder decoder
+	raw     rawEvent
+	event   telemetry.Event
+	record  []byte
+	quality []byte
+	owner   *resolver // of layout
+	layout  *layout   // of the event before
+	lines   bool      // the body is NDJSON
+	blocks  [][]telemetry.Block
+	waits   []func(context.Context) error
+	missed  []missed
+	result  Result
+}
+
+// missed is an event that the snapshot does not know; the registry may, if it has changed since.
+type missed struct {
+	line      int
+	data      []byte
+	device    uuid.UUID
+	parameter string
+	rejection *Rejection
+}
+
+// Accept decodes a body and queues the events that fit the registry. When it returns without error, all events counted as
+// accepted are on disk. A body that cannot be taken apart is a *Rejection; a queue that takes nothing is a
+// *telemetry.UnavailableError; after any error the sender may send the same again.
+func (s *Service) Accept(ctx context.Context, format Format, body []byte) (Result, error) {
+	x, _ := s.scratch.Get().(*scratch)
+	if x == nil {
+		x = &scratch{blocks: make([][]telemetry.Block, s.Partitions)}
+	}
+	defer s.release(x)
+	now := telemetry.MicrosOf(time.Now())
+	r := s.current()
+	if err := s.each(format, body, x, func(line int, data []byte) (int, *Rejection) {
+		return s.one(r, now, line, data, x)
+	}); err != nil {
+		s.Reject(uuid.Nil, err)
+		return Result{}, err
+	}
+	if len(x.missed) > 0 {
+		if err := s.lookAgain(ctx, now, x); err != nil {
+			return Result{}, err
+		}
+	}
+	return x.result, s.queue(ctx, x)
+}
+
+func (s *Service) release(x *scratch) {
+	for _, list := range x.blocks {
+		for i := range list {
+			b := &list[i]
+			clear(b.Sets)
+			b.Records, b.Sets, b.Events = b.Records[:0], b.Sets[:0], 0
+		}
+	}
+	clear(x.waits)
+	clear(x.missed)
+	x.waits, x.missed, x.result, x.lines = x.waits[:0], x.missed[:0], Result{}, false
+	s.scratch.Put(x)
+}
+
+// each calls one for every event of a body. one returns how many bytes the event took, 0 when that cannot be told.
+func (s *Service) each(format Format, body []byte, x *scratch, one func(line int, data []byte) (int, *Rejection)) *Rejection {
+	start := space(body, 0)
+	if start == len(body) {
+		return refuse(CodeEmpty, "", nil, "The body is empty: send an event.")
+	}
+	switch {
+	case format == NDJSON:
+		x.result.Batch, x.lines = true, true
+		return eachLine(body, one)
+	case body[start] == '[':
+		x.result.Batch = true
+		return eachElement(body, start+1, one)
+	}
+	n, r := one(0, body)
+	if r == nil && n > 0 {
+		if end := space(body, n); end < len(body) {
+			return refuse(CodeJSONInvalid, "", nil, "There is more after the end of the event, at byte %d: send one JSON object, an array, or application/x-ndjson.", end)
+		}
+	}
+	return r
+}
+
+func eachLine(body []byte, one func(line int, data []byte) (int, *Rejection)) *Rejection {
+	count := 0
+	for line := 1; len(body) > 0; line++ {
+		data := body
+		if end := bytes.IndexByte(body, '\n'); end >= 0 {
+			data, body = body[:end], body[end+1:]
+		} else {
+			body = nil
+		}
+		if space(data, 0) == len(data) {
+			continue
+		}
+		if count++; count > MaxEvents {
+			return refuse(CodeTooManyEvents, "", nil, "A body may have %d events at most.", MaxEvents)
+		}
+		one(line, data)
+	}
+	return nil
+}
+
+func eachElement(body []byte, i int, one func(line int, data []byte) (int, *Rejection)) *Rejection {
+	broken := func(at int) *Rejection {
+		return refuse(CodeJSONInvalid, "", nil, "The array is broken at byte %d: want events in { }, separated by commas, and a closing ].", at)
+	}
+	for line := 1; ; line++ {
+		if i = space(body, i); i < len(body) && body[i] == ']' && line == 1 {
+			return refuse(CodeEmpty, "", nil, "The array is empty: send an event.")
+		}
+		if line > MaxEvents {
+			return refuse(CodeTooManyEvents, "", nil, "A body may have %d events at most.", MaxEvents)
+		}
+		n, r := one(line, body[i:])
+		if n == 0 {
+			if r == nil {
+				r = broken(i)
+			}
+			return r
+		}
+		if i = space(body, i+n); i >= len(body) {
+			return broken(i)
+		}
+		switch body[i] {
+		case ',':
+			i++
+		case ']':
+			if end := space(body, i+1); end < len(body) {
+				return broken(end)
+			}
+			return nil
+		default:
+			return broken(i)
+		}
+	}
+}
+
+// one decodes an event, resolves it and adds its record to the blocks. A refused event is counted; it is also returned
+// when it cannot be told where it ends, or when it is the whole body.
+func (s *Service) one(r *resolver, now telemetry.Micros, line int, data []byte, x *scratch) (int, *Rejection) {
+	n, rejection := x.decoder.next(data, &x.raw)
+	if n == 0 && line == 0 {
+		return 0, rejection
+	}
+	if rejection == nil && x.lines {
+		if end := space(data, n); end < len(data) {
+			rejection = refuse(CodeJSONInvalid, "", nil, "There is more after the end of the event, at byte %d.", end)
+		}
+	}
+	device := uuid.Nil
+	if rejection == nil {
+		device = x.raw.Device
+		var unknown string
+		if unknown, rejection = s.resolve(r, now, x); rejection != nil && (rejection.Code == CodeUnknownDevice || rejection.Code == CodeUnknownParameter) {
+			rejection.Line = line
+			x.missed = append(x.missed, missed{line, data, device, unknown, rejection})
+			return n, nil
+		}
+	}
+	if rejection != nil {
+		rejection.Line = line
+		s.refused(x, device, rejection)
+		if n == 0 {
+			return 0, rejection
+		}
+		return n, nil
+	}
+	s.add(x)
+	return n, nil
+}
+
+func (s *Service) refused(x *scratch, device uuid.UUID, r *Rejection) {
+	x.result.Rejected++
+	if len(x.result.Rejections) < maxReported {
+		x.result.Rejections = append(x.result.Rejections, *r)
+	}
+	s.Reject(device, r)
+}
+
+// lookAgain asks the registry for what the snapshot does not know, and judges the missed events for good.
+func (s *Service) lookAgain(ctx context.Context, now telemetry.Micros, x *scratch) error {
+	var devices []uuid.UUID
+	var parameters []string
+	for _, m := range x.missed[:min(len(x.missed), maxUnknown)] {
+		if m.rejection.Code == CodeUnknownDevice {
+			devices = append(devices, m.device)
+		} else {
+			parameters = append(parameters, m.parameter)
+		}
+	}
+	found, err := s.Registry.Refresh(ctx, devices, parameters)
+	if err != nil {
+		return &telemetry.UnavailableError{Code: "registry_down", RetryAfter: 2 * time.Second,
+			Err: fmt.Errorf("asking the registry for devices or parameters that are not known yet: %w", err)}
+	}
+	r := s.current()
+	for _, m := range x.missed {
+		rejection := m.rejection
+		if found {
+			_, rejection = x.decoder.next(m.data, &x.raw)
+			if rejection == nil {
+				_, rejection = s.resolve(r, now, x)
+			}
+		}
+		if rejection == nil {
+			s.add(x)
+			continue
+		}
+		rejection.Line = m.line
+		s.refused(x, m.device, rejection)
+	}
+	return nil
+}
+
+// add appends the record at hand to the blocks of its device's partition.
+func (s *Service) add(x *scratch) {
+	p := telemetry.Partition(x.event.Device, len(x.blocks))
+	list := x.blocks[p]
+	at := -1
+	for i := range list {
+		if list[i].Events > 0 && len(list[i].Records)+len(x.record) <= blockSize {
+			at = i
+		}
+	}
+	if at < 0 { // the first unused one, or one more
+		for at = 0; at < len(list) && list[at].Events > 0; at++ {
+		}
+		if at == len(list) {
+			list = append(list, telemetry.Block{})
+			x.blocks[p] = list
+		}
+	}
+	b := &list[at]
+	b.Records = append(b.Records, x.record...)
+	b.Events++
+	for _, set := range b.Sets {
+		if set == x.event.Set {
+			x.result.Accepted++
+			return
+		}
+	}
+	b.Sets = append(b.Sets, x.event.Set)
+	x.result.Accepted++
+}
+
+// queue hands the blocks over and waits until all are on disk.
+func (s *Service) queue(ctx context.Context, x *scratch) error {
+	var failed error
+	for p, list := range x.blocks {
+		for _, b := range list {
+			if b.Events == 0 {
+				continue
+			}
+			wait, err := s.Queue.Append(p, b)
+			if err != nil {
+				failed = err
+				continue
+			}
+			x.waits = append(x.waits, wait)
+		}
+	}
+	for _, wait := range x.waits {
+		if err := wait(ctx); err != nil {
+			failed = err
+		}
+	}
+	return failed
+}

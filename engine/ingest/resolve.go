@@ -1,0 +1,261 @@
+package ingest
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/telemetry"
+)
+
+// resolver checks events against one snapshot. It remembers the lists of parameter keys that it has met.
+type resolver struct {
+	snapshot *registry.Snapshot
+	oldest   time.Duration // age of the oldest event to accept
+
+	mu      sync.RWMutex
+	layouts map[string]*layout // by the keys joined
+}
+
+// layout is what is known of a list of parameter keys, in the order in which a device sends them.
+type layout struct {
+	keys       []string
+	parameters []*registry.Parameter
+	set        *telemetry.ParameterSet // the keys sorted
+	place      []int                   // of each key in set; nil when they come sorted
+	checked    bool                    // some parameter has a type or limits to check
+}
+
+// maxLayouts bounds a resolver's memory; past it the layouts are forgotten and built again.
+const maxLayouts = 1 << 14
+
+// current returns the resolver of the newest snapshot.
+func (s *Service) current() *resolver {
+	snapshot := s.Registry.Snapshot()
+	r := s.resolver.Load()
+	if r != nil && r.snapshot == snapshot {
+		return r
+	}
+	next := &resolver{snapshot: snapshot, oldest: maxAge, layouts: map[string]*layout{}}
+	if snapshot.Retention != nil {
+		next.oldest = snapshot.Retention.Raw
+	}
+	s.resolver.CompareAndSwap(r, next)
+	return next
+}
+
+// resolve turns x.raw into x.event and x.record. For an unknown parameter it also returns its key.
+func (s *Service) resolve(r *resolver, now telemetry.Micros, x *scratch) (unknown string, rejection *Rejection) {
+	raw, e := &x.raw, &x.event
+	device := r.snapshot.Device(raw.Device)
+	switch {
+	case device == nil:
+		return "", refuse(CodeUnknownDevice, "device_id", []byte(raw.Device.String()), "No such device is registered.")
+	case device.Retired:
+		return "", refuse(CodeDeviceRetired, "device_id", []byte(raw.Device.String()), "The device %s is retired.", device.Addr.Path)
+	case device.ProjectID != raw.Project:
+		return "", refuse(CodeProjectMismatch, "project_id", []byte(raw.Project.String()), "The device %s belongs to another project.", device.Addr.Path)
+	case device.SiteID != raw.Site:
+		return "", refuse(CodeSiteMismatch, "site_id", []byte(raw.Site.String()), "The device %s belongs to another site.", device.Addr.Path)
+	case raw.Time > now+telemetry.Micros(maxFuture.Microseconds()):
+		return "", refuse(CodeInFuture, "source_timestamp", []byte(raw.Time.Time().Format(time.RFC3339Nano)),
+			"The time lies more than %s in the future: check the device's clock.", maxFuture)
+	case raw.Time < now-telemetry.Micros(r.oldest.Microseconds()):
+		return "", refuse(CodeTooOld, "source_timestamp", []byte(raw.Time.Time().Format(time.RFC3339Nano)),
+			"The time lies more than %d days back, where telemetry is not kept.", int(r.oldest.Hours()/24))
+	}
+	l := x.layout
+	if x.owner != r || !l.fits(raw.Metrics) {
+		if l, unknown, rejection = s.layout(r, raw.Metrics); rejection != nil {
+			return unknown, rejection
+		}
+		x.layout, x.owner = l, r
+	}
+	e.Device, e.Time, e.Set, e.Source, e.EventID = raw.Device, raw.Time, l.set, raw.Protocol, raw.EventID
+	e.Quality = slices.Grow(x.quality[:0], len(raw.Metrics))
+	x.quality = e.Quality
+	if rejection := l.fill(raw.Metrics, e); rejection != nil {
+		return "", rejection
+	}
+	x.record = telemetry.AppendRecord(x.record[:0], e)
+	if len(x.record) > maxRecord {
+		return "", refuse(CodeEventTooLarge, "", nil, "The event takes %d bytes in the queue, %d is the limit.", len(x.record), maxRecord)
+	}
+	return "", nil
+}
+
+func (l *layout) fits(metrics []rawMetric) bool {
+	if len(metrics) != len(l.keys) {
+		return false
+	}
+	for i := range metrics {
+		if string(metrics[i].Key) != l.keys[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// layout finds or builds the layout of a list of metrics.
+func (s *Service) layout(r *resolver, metrics []rawMetric) (l *layout, unknown string, rejection *Rejection) {
+	var name []byte
+	for i := range metrics {
+		name = append(append(name, metrics[i].Key...), 0)
+	}
+	r.mu.RLock()
+	l = r.layouts[string(name)]
+	r.mu.RUnlock()
+	if l != nil {
+		return l, "", nil
+	}
+	l = &layout{}
+	for i := range metrics {
+		key := string(metrics[i].Key)
+		field := fmt.Sprintf("metrics[%d].parameter_key", i)
+		p := r.snapshot.Parameter(key)
+		switch {
+		case p == nil:
+			return nil, key, refuse(CodeUnknownParameter, field, metrics[i].Key, "No such parameter is registered.")
+		case p.Retired:
+			return nil, "", refuse(CodeParameterRetired, field, metrics[i].Key, "The parameter is retired.")
+		case slices.Contains(l.keys, p.Key):
+			return nil, "", refuse(CodeDuplicateParameter, field, metrics[i].Key, "The event has this parameter twice.")
+		}
+		l.keys = append(l.keys, p.Key)
+		l.parameters = append(l.parameters, p)
+		if p.OnViolation != registry.Accept && (p.Min.Set || p.Max.Set || p.Type != registry.TypeFloat) {
+			l.checked = true
+		}
+	}
+	sorted := slices.Sorted(slices.Values(l.keys))
+	l.set = s.sets.intern(sorted)
+	if !slices.Equal(sorted, l.keys) {
+		for _, k := range l.keys {
+			at, _ := slices.BinarySearch(sorted, k)
+			l.place = append(l.place, at)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.layouts) >= maxLayouts {
+		clear(r.layouts)
+	}
+	r.layouts[string(name)] = l
+	return l, "", nil
+}
+
+// fill sets the values, qualities and attributes of e, in the order of the parameter set. e.Quality must have room.
+func (l *layout) fill(metrics []rawMetric, e *telemetry.Event) *Rejection {
+	n := len(metrics)
+	e.Values = slices.Grow(e.Values[:0], n)[:n]
+	e.Quality = e.Quality[:n]
+	e.Attributes = e.Attributes[:0]
+	good, attributes := true, false
+	for i := range metrics {
+		m := &metrics[i]
+		at := i
+		if l.place != nil {
+			at = l.place[i]
+		}
+		quality := l.parameters[i].Quality
+		if m.Quality >= 0 {
+			quality = byte(m.Quality)
+		}
+		if l.checked {
+			bad, rejection := check(l.parameters[i], m, i)
+			if rejection != nil {
+				return rejection
+			}
+			if quality > bad {
+				quality = bad
+			}
+		}
+		good = good && quality == telemetry.QualityGood
+		attributes = attributes || m.Attributes != nil
+		e.Values[at], e.Quality[at] = m.Value, quality
+	}
+	if attributes {
+		e.Attributes = l.attributes(metrics, e.Attributes)
+	}
+	if good {
+		e.Quality = nil
+	}
+	return nil
+}
+
+// check compares a value with its parameter's type and limits. It returns the best quality that the value may have.
+func check(p *registry.Parameter, m *rawMetric, i int) (byte, *Rejection) {
+	v := m.Value
+	code, quality := "", byte(255)
+	switch {
+	case p.OnViolation == registry.Accept || math.IsNaN(v):
+	case p.Type == registry.TypeInt && v != math.Trunc(v), p.Type == registry.TypeBool && v != 0 && v != 1:
+		code, quality = CodeTypeViolation, telemetry.QualityUncertain
+	case p.Min.Set && v < p.Min.Value, p.Max.Set && v > p.Max.Value:
+		code, quality = CodeOutsideLimits, telemetry.QualityUncertainLimits
+	}
+	if code == "" || p.OnViolation != registry.Reject {
+		return quality, nil
+	}
+	field, input := fmt.Sprintf("metrics[%d].value", i), []byte(fmt.Sprint(v))
+	if code == CodeTypeViolation {
+		return 0, refuse(code, field, input, "The parameter %s takes values of type %s.", p.Addr.Name(), p.Type)
+	}
+	return 0, refuse(code, field, input, "The parameter %s takes values from %s to %s.", p.Addr.Name(), orAny(p.Min), orAny(p.Max))
+}
+
+func orAny(b registry.Bound) string {
+	if !b.Set {
+		return "any"
+	}
+	return b.String()
+}
+
+// attributes appends the JSON array of the metrics' attributes, in the order of the parameter set.
+func (l *layout) attributes(metrics []rawMetric, b []byte) []byte {
+	ordered := make([][]byte, len(metrics))
+	for i := range metrics {
+		at := i
+		if l.place != nil {
+			at = l.place[i]
+		}
+		ordered[at] = metrics[i].Attributes
+	}
+	for i, a := range ordered {
+		b = append(b, "[,"[min(i, 1)])
+		if a == nil {
+			b = append(b, "null"...)
+		} else {
+			b = append(b, a...)
+		}
+	}
+	return append(b, ']')
+}
+
+// setTable interns parameter sets: equal lists of keys are one set, with one id.
+type setTable struct {
+	mu   sync.Mutex
+	sets map[string]*telemetry.ParameterSet
+	last uint32
+}
+
+// intern returns the set of sorted keys. Ids are never used twice; a forgotten set comes back under another one.
+func (t *setTable) intern(keys []string) *telemetry.ParameterSet {
+	name := strings.Join(keys, "\x00")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.sets[name]; s != nil {
+		return s
+	}
+	if t.sets == nil || len(t.sets) >= maxLayouts {
+		t.sets = map[string]*telemetry.ParameterSet{}
+	}
+	t.last++
+	s := &telemetry.ParameterSet{ID: t.last, Keys: keys}
+	t.sets[name] = s
+	return s
+}

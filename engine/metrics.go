@@ -1,0 +1,84 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/nsready/nsready/engine/worker"
+)
+
+// metrics of the service. The names without a prefix are the original platform's.
+type metrics struct {
+	queued, success, refused, dead prometheus.Counter // events
+	invalid, unqueued              prometheus.Counter // errors: events, requests
+	request                        prometheus.Histogram
+	worker                         worker.Metrics
+	rate                           prometheus.Gauge
+	dbStatus                       *prometheus.GaugeVec
+}
+
+func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
+	events := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ingest_events_total",
+		Help: "Events by outcome: queued (acknowledged, on disk), success (stored in the database), error (refused), dlq (dead-lettered)."}, []string{"status"})
+	errors := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ingest_errors_total",
+		Help: "Errors by type: validation (events refused), queue (requests not queued), processing (events dead-lettered), database (failed flushes)."}, []string{"error_type"})
+	buckets := []float64{.0005, .001, .002, .003, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
+	m := &metrics{
+		queued: events.WithLabelValues("queued"), success: events.WithLabelValues("success"),
+		refused: events.WithLabelValues("error"), dead: events.WithLabelValues("dlq"),
+		invalid: errors.WithLabelValues("validation"), unqueued: errors.WithLabelValues("queue"),
+		request: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "collector_request_latency_seconds",
+			Help: "Time from a request's arrival to its answer.", Buckets: buckets}),
+		rate: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ingest_rate_per_second", Help: "Events queued per second, over the last seconds."}),
+		dbStatus: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "db_status",
+			Help: "1 for the database's present status, 0 for the other."}, []string{"status"}),
+	}
+	commit := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "worker_db_commit_seconds",
+		Help: "Time of a worker's transaction.", Buckets: buckets})
+	gaps := prometheus.NewCounter(prometheus.CounterOpts{Name: "nsready_queue_missing_frames_total", Help: "Frames that should be in the queue and are not."})
+	m.worker = worker.Metrics{Stored: m.success, Dead: deadCounter{m.dead, errors.WithLabelValues("processing")}, Gaps: gaps,
+		Commit: commit, Failures: errors.WithLabelValues("database")}
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
+	}
+	start := time.Now()
+	r.MustRegister(events, errors, m.request, m.rate, m.dbStatus, commit, gaps,
+		gauge("ingest_queue_depth", "Events acknowledged and not stored yet.", func() float64 { return float64(e.depth().QueueDepth) }),
+		gauge("ingest_consumer_pending", "Events in the queue that no worker has taken.", func() float64 { return float64(e.depth().Pending) }),
+		gauge("ingest_consumer_ack_pending", "Events that a worker has taken and not committed.", func() float64 { return float64(e.depth().AckPending) }),
+		gauge("nsready_queue_bytes", "Size of the frames in the queue, those kept for replay included.", e.queueBytes),
+		gauge("system_uptime_seconds", "Time since the service was started.", func() float64 { return time.Since(start).Seconds() }),
+		thresholdCollector{e}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// deadCounter counts dead letters in both families that report them.
+type deadCounter struct {
+	prometheus.Counter
+	also prometheus.Counter
+}
+
+func (c deadCounter) Add(n float64) {
+	c.Counter.Add(n)
+	c.also.Add(n)
+}
+
+// thresholdCollector exports the declared thresholds on the platform, for alert rules to compare with.
+type thresholdCollector struct{ e *Engine }
+
+var thresholdDesc = prometheus.NewDesc("nsready_threshold", "Declared threshold on a metric of the platform.", []string{"metric", "severity"}, nil)
+
+func (c thresholdCollector) Describe(ch chan<- *prometheus.Desc) { ch <- thresholdDesc }
+
+func (c thresholdCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, p := range c.e.view.Snapshot().Platform {
+		if p.Warning.Set {
+			ch <- prometheus.MustNewConstMetric(thresholdDesc, prometheus.GaugeValue, p.Warning.Value, p.Addr.Name(), "warning")
+		}
+		if p.Critical.Set {
+			ch <- prometheus.MustNewConstMetric(thresholdDesc, prometheus.GaugeValue, p.Critical.Value, p.Addr.Name(), "critical")
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nsready/nsready/engine/alert"
+	"github.com/nsready/nsready/engine/telemetry"
+)
+
+// OpenAlerts returns the alerts that are not resolved, of all partitions.
+func (c *Claim) OpenAlerts(ctx context.Context) ([]alert.Open, error) {
+	rows, err := c.conn.Query(ctx, `SELECT threshold_id, device_id, state, severity, value, pending_at, fired_at FROM alerts WHERE state <> 'resolved'`)
+	if err != nil {
+		return nil, fmt.Errorf("reading open alerts: %w", err)
+	}
+	open, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o alert.Open, err error) {
+		var pending time.Time
+		var fired *time.Time
+		if err := row.Scan(&o.Threshold, &o.Device, &o.State, &o.Severity, &o.Value, &pending, &fired); err != nil {
+			return o, err
+		}
+		o.PendingAt = telemetry.MicrosOf(pending)
+		if fired != nil {
+			o.FiredAt = telemetry.MicrosOf(*fired)
+		}
+		return o, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading open alerts: %w", err)
+	}
+	return open, nil
+}
+
+// Alerts writes transitions, in their order. One that is written again has no effect. An alert that resolves before it
+// fired leaves no row.
+func (t *Tx) Alerts(ctx context.Context, transitions []alert.Transition) error {
+	b := &pgx.Batch{}
+	for i := range transitions {
+		a := &transitions[i]
+		var fired *time.Time
+		if a.FiredAt != 0 {
+			at := a.FiredAt.Time()
+			fired = &at
+		}
+		switch {
+		case a.To != alert.Resolved:
+			b.Queue(`INSERT INTO alerts (threshold_id, device_id, state, severity, value, pending_at, fired_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
+				ON CONFLICT (threshold_id, device_id) WHERE state <> 'resolved'
+				DO UPDATE SET state = excluded.state, severity = excluded.severity, value = excluded.value, fired_at = excluded.fired_at`,
+				a.Threshold, a.Device, a.To, a.Severity, a.Value, a.PendingAt.Time(), fired)
+		case fired == nil:
+			b.Queue("DELETE FROM alerts WHERE threshold_id = $1 AND device_id = $2 AND state <> 'resolved'", a.Threshold, a.Device)
+		default:
+			b.Queue(`UPDATE alerts SET state = 'resolved', value = $3, resolved_at = $4
+				WHERE threshold_id = $1 AND device_id = $2 AND state <> 'resolved'`, a.Threshold, a.Device, a.Value, a.At.Time())
+		}
+	}
+	if err := t.claim.conn.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("writing %d alert transitions: %w", len(transitions), err)
+	}
+	return nil
+}

@@ -1,0 +1,343 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/nsready/nsready/engine/registry"
+)
+
+const (
+	lockApply     = 0x6e737261 // serialises applies: "nsra"
+	applyWait     = 10 * time.Second
+	applyAttempts = 3 // when a change by another program and ours lock each other out
+)
+
+// SQLSTATEs that Apply tells apart (PostgreSQL documentation, appendix A).
+const (
+	deadlockDetected = "40P01"
+	lockNotAvailable = "55P03"
+)
+
+// Author is who applies a plan.
+type Author struct{ User, Host string }
+
+func (a Author) String() string { return a.User + "@" + a.Host }
+
+// ErrStale refuses a plan because the registry is no longer what the plan was made from.
+type ErrStale struct {
+	BaseVersion, BaseRevision int64 // of the plan
+	Version, Revision         int64 // of the registry now
+}
+
+func (e *ErrStale) Error() string {
+	return fmt.Sprintf("the registry moved since this plan was made: revision %d (version %d), now %d (version %d); run plan again",
+		e.BaseRevision, e.BaseVersion, e.Revision, e.Version)
+}
+
+// Apply executes a plan in one transaction and returns the registry's version after it. It waits up to ten seconds for
+// another apply to end; a plan that is stale by then is refused with an *ErrStale. An empty plan makes no version.
+//
+// Customers, projects, sites, devices and parameters are retired rather than deleted; a created one that is there,
+// retired, returns with its id and history.
+func (s *Store) Apply(ctx context.Context, plan *registry.Plan, by Author) (version int64, err error) {
+	if err := checkText(plan); err != nil {
+		return 0, fmt.Errorf("applying the plan: %w", err)
+	}
+	for attempt := 1; ; attempt++ {
+		version, err = s.apply(ctx, plan, by, applyWait)
+		if code(err) != deadlockDetected || attempt == applyAttempts {
+			break
+		}
+	}
+	var stale *ErrStale
+	switch {
+	case err == nil:
+		return version, nil
+	case errors.As(err, &stale):
+		return 0, stale
+	}
+	return 0, fmt.Errorf("applying the plan: %w", s.explain(ctx, plan, err))
+}
+
+func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait time.Duration) (version int64, err error) {
+	committing := false
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true)`,
+			fmt.Sprintf("%dms", wait.Milliseconds()), "nsready apply "+by.String())
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, lockApply); err != nil {
+			if code(err) == lockNotAvailable {
+				return errLocked
+			}
+			return fmt.Errorf("waiting for another apply: %w", err)
+		}
+		// FOR UPDATE waits for changes by other programs that are about to commit, and keeps further ones out.
+		var revision int64
+		if err := tx.QueryRow(ctx, `SELECT revision FROM registry_state FOR UPDATE`).Scan(&revision); err != nil {
+			return fmt.Errorf("reading the registry's revision: %w", err)
+		}
+		err = tx.QueryRow(ctx, `SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL`).Scan(&version)
+		if err != nil {
+			return fmt.Errorf("reading the registry's version: %w", err)
+		}
+		if revision != plan.BaseRevision || version != plan.BaseVersion {
+			return &ErrStale{BaseVersion: plan.BaseVersion, BaseRevision: plan.BaseRevision, Version: version, Revision: revision}
+		}
+		if plan.Empty() {
+			return nil
+		}
+		version++
+		if err := execute(ctx, tx, plan); err != nil {
+			return err
+		}
+		if err := recordVersion(ctx, tx, plan, by, version); err != nil {
+			return err
+		}
+		committing = true
+		return nil
+	})
+	if err != nil && committing && code(err) == "" {
+		err = fmt.Errorf("the connection broke during the commit, run plan to see whether the changes were made: %w", err)
+	}
+	return version, err
+}
+
+// execute makes the plan's changes: deletes, children first, then the rest, parents first; all of a kind at once.
+func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
+	if _, err := tx.Exec(ctx, `SET CONSTRAINTS ALL DEFERRED`); err != nil { // devices may swap external ids
+		return err
+	}
+	deletes, puts := map[registry.Kind][]*registry.Change{}, map[registry.Kind][]*registry.Change{}
+	for i := range plan.Changes {
+		c := &plan.Changes[i]
+		if c.Action == registry.Delete {
+			deletes[c.Address.Kind] = append(deletes[c.Address.Kind], c)
+		} else {
+			puts[c.Address.Kind] = append(puts[c.Address.Kind], c)
+		}
+	}
+	for _, t := range slices.Backward(tables) {
+		if err := t.remove(ctx, tx, deletes[t.kind]); err != nil {
+			return fmt.Errorf("deleting in table %s: %w", t.name, err)
+		}
+	}
+	for _, t := range tables {
+		if err := t.put(ctx, tx, puts[t.kind]); err != nil {
+			return fmt.Errorf("writing table %s: %w", t.name, err)
+		}
+		if t.kind == registry.KindCustomer && len(puts[t.kind]) > 0 {
+			if err := putParents(ctx, tx); err != nil {
+				return fmt.Errorf("writing the parents of customers: %w", err)
+			}
+		}
+	}
+	if _, err := tx.Exec(ctx, `SET CONSTRAINTS ALL IMMEDIATE`); err != nil {
+		return fmt.Errorf("writing table devices: %w", err)
+	}
+	return nil
+}
+
+// putParents sets the parents of the customers that put has staged.
+func putParents(ctx context.Context, tx pgx.Tx) error {
+	var name, parent string
+	err := tx.QueryRow(ctx, `SELECT name, parent FROM stage_customers s WHERE parent IS NOT NULL
+		AND NOT EXISTS (SELECT FROM customers p WHERE p.name = s.parent AND p.retired_at IS NULL) ORDER BY name LIMIT 1`).Scan(&name, &parent)
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s: its parent, customer %q, does not exist", registry.NewAddress(registry.KindCustomer, name), parent)
+	case !errors.Is(err, pgx.ErrNoRows):
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE customers c SET parent_customer_id = p.id
+		FROM stage_customers s LEFT JOIN customers p ON p.name = s.parent
+		WHERE c.id = s.id AND c.parent_customer_id IS DISTINCT FROM p.id`)
+	return err
+}
+
+func recordVersion(ctx context.Context, tx pgx.Tx, plan *registry.Plan, by Author, version int64) error {
+	diff, err := json.Marshal(plan)
+	if err != nil {
+		return fmt.Errorf("encoding the plan: %w", err)
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO registry_versions (checksum, description, version, diff_json, author)
+		VALUES ($1, 'nsready apply', $2, $3::jsonb, $4)`, plan.Checksum, version, string(diff), by.String())
+	if err != nil {
+		return fmt.Errorf("recording registry version %d: %w", version, err)
+	}
+	return nil
+}
+
+// nulEscape matches a NUL in JSON text, behind an even number of backslashes.
+var nulEscape = regexp.MustCompile(`(^|[^\\])(\\\\)*\\u0000`)
+
+// checkText finds what PostgreSQL cannot store, because it does not say in which row it was.
+func checkText(plan *registry.Plan) error {
+	for i := range plan.Changes {
+		c := &plan.Changes[i]
+		if strings.IndexByte(c.Address.Path, 0) >= 0 || !utf8.ValidString(c.Address.Path) {
+			return fmt.Errorf("the name in %q holds a NUL character or is not UTF-8, which the database cannot store", c.Address)
+		}
+		for _, f := range c.Fields {
+			if strings.IndexByte(f.After, 0) >= 0 || !utf8.ValidString(f.After) ||
+				(f.Name == "metadata" || f.Name == "location") && nulEscape.MatchString(f.After) {
+				return fmt.Errorf("%s: %s holds a NUL character or is not UTF-8, which the database cannot store", c.Address, f.Name)
+			}
+		}
+	}
+	return nil
+}
+
+var errLocked = errors.New("another apply holds the lock")
+
+// lockError says who kept the lock.
+func (s *Store) lockError(ctx context.Context, waited time.Duration) error {
+	const holder = `SELECT a.pid, coalesce(a.application_name, ''), coalesce(date_trunc('second', clock_timestamp() - a.xact_start)::text, '')
+		FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+		WHERE l.locktype = 'advisory' AND l.granted AND (l.classid, l.objid, l.objsubid) = (0, $1, 1)
+		  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+	var pid int32
+	var name, age string
+	if err := s.pool.QueryRow(ctx, holder, uint32(lockApply)).Scan(&pid, &name, &age); err != nil {
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("another apply held the lock for %s and has just ended; run it again", waited)
+		}
+		return fmt.Errorf("another apply holds the lock, waited %s; who it is could not be found out: %w", waited, err)
+	}
+	by := strings.TrimPrefix(name, "nsready apply ")
+	if by == "" {
+		by = "an unnamed program"
+	}
+	return fmt.Errorf("another apply holds the lock, waited %s: %s (server process %d, for %s)", waited, by, pid, age)
+}
+
+// collisionError says that ids of new objects belong to live rows of other names.
+type collisionError struct{ table *table }
+
+func (e *collisionError) Error() string {
+	return "an id of a new object is taken in table " + e.table.name
+}
+
+// explain turns what the database says of an apply that it rolled back into what its user can act on.
+func (s *Store) explain(ctx context.Context, plan *registry.Plan, err error) error {
+	var refused *pgconn.PgError
+	var collision *collisionError
+	switch {
+	case errors.Is(err, errLocked):
+		return s.lockError(ctx, applyWait)
+	case errors.As(err, &collision):
+		if text, e := s.findCollisions(ctx, plan, collision.table); e != nil {
+			return errors.Join(err, e)
+		} else if text != "" {
+			return errors.New(text)
+		}
+	case errors.As(err, &refused):
+		if refused.ConstraintName == "devices_external_id_key" {
+			if text, e := s.findExternalIDs(ctx, plan); e != nil {
+				return errors.Join(err, e)
+			} else if text != "" {
+				return errors.New(text)
+			}
+		}
+		if refused.Code == lockNotAvailable {
+			return fmt.Errorf("%w: another program is changing the registry and has not committed for %s", err, applyWait)
+		}
+		if refused.Detail != "" {
+			return fmt.Errorf("%w: %s", err, refused.Detail)
+		}
+	}
+	return err
+}
+
+// findExternalIDs lists the external ids of a plan that two devices would have.
+func (s *Store) findExternalIDs(ctx context.Context, plan *registry.Plan) (string, error) {
+	wanted := map[string]registry.Address{}
+	ids, touched := []string{}, []string{} // an empty list, because nil would be NULL
+	var found []string
+	for _, c := range plan.Changes {
+		if c.Address.Kind != registry.KindDevice {
+			continue
+		}
+		if c.Action == registry.Delete {
+			touched = append(touched, objectID(c.Before))
+			continue
+		}
+		d := c.After.(*registry.Device)
+		touched = append(touched, objectID(d))
+		if d.ExternalID == "" {
+			continue
+		}
+		if other, ok := wanted[d.ExternalID]; ok {
+			found = append(found, fmt.Sprintf("external_id %q is declared by %s and by %s", d.ExternalID, other, c.Address))
+			continue
+		}
+		wanted[d.ExternalID] = c.Address
+		ids = append(ids, d.ExternalID)
+	}
+	const holders = `SELECT d.external_id, c.name, p.name, s.name, d.name
+		FROM devices d JOIN sites s ON s.id = d.site_id JOIN projects p ON p.id = s.project_id JOIN customers c ON c.id = p.customer_id
+		WHERE d.external_id = ANY($1) AND d.id <> ALL($2::text[]::uuid[]) ORDER BY d.external_id`
+	rows, err := s.pool.Query(ctx, holders, ids, touched)
+	if err != nil {
+		return "", err
+	}
+	var external, customer, project, site, device string
+	_, err = pgx.ForEachRow(rows, []any{&external, &customer, &project, &site, &device}, func() error {
+		found = append(found, fmt.Sprintf("external_id %q of %s is already used by %s", external, wanted[external],
+			registry.NewAddress(registry.KindDevice, customer, project, site, device)))
+		return nil
+	})
+	return abridge(found), err
+}
+
+// findCollisions lists the new objects of a plan whose id a live row has, which then was given another name.
+func (s *Store) findCollisions(ctx context.Context, plan *registry.Plan, t *table) (string, error) {
+	fresh := map[string]registry.Address{}
+	ids, gone := []string{}, []string{} // an empty list, because nil would be NULL
+	for _, c := range plan.Changes {
+		if c.Address.Kind != t.kind {
+			continue
+		}
+		switch c.Action {
+		case registry.Create:
+			id := objectID(c.After)
+			fresh[id] = c.Address
+			ids = append(ids, id)
+		case registry.Delete:
+			gone = append(gone, objectID(c.Before))
+		}
+	}
+	rows, err := s.pool.Query(ctx, `SELECT id::text, name FROM `+t.name+`
+		WHERE id = ANY($1::text[]::uuid[]) AND id <> ALL($2::text[]::uuid[]) AND retired_at IS NULL ORDER BY name`, ids, gone)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	var id, name string
+	_, err = pgx.ForEachRow(rows, []any{&id, &name}, func() error {
+		found = append(found, fmt.Sprintf("%s: its id %s belongs to the %s %q, which was renamed or moved outside nsready; undo that first",
+			fresh[id], id, t.kind, name))
+		return nil
+	})
+	return abridge(found), err
+}
+
+func abridge(list []string) string {
+	const most = 5
+	if n := len(list) - most; n > 0 {
+		list = append(list[:most:most], fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(list, "; ")
+}

@@ -1,0 +1,555 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/store/storetest"
+)
+
+var author = Author{User: "pat", Host: "press-pc"}
+
+// randomEstate declares a small estate of few names, so that two of them share much and swap much.
+func randomEstate(r *rand.Rand) *registry.Snapshot {
+	var objects []registry.Object
+	add := func(o registry.Object) { objects = append(objects, o) }
+	maybe := func() bool { return r.IntN(3) > 0 }
+	pick := func(list ...string) string { return list[r.IntN(len(list))] }
+	bound := func() registry.Bound {
+		if maybe() {
+			return registry.BoundOf(float64(r.IntN(5)) / 10)
+		}
+		return registry.Bound{}
+	}
+	span := func() time.Duration {
+		return []time.Duration{0, time.Nanosecond, 1500 * time.Millisecond, time.Hour, 400 * 24 * time.Hour}[r.IntN(5)]
+	}
+	object := func() string {
+		return pick("", `{"city":"Köln","zip":["5",6,7.25]}`, `{"a":{"b":null,"c":"<\u2028>"},"z":1}`, `{"text":"\\u0000"}`)
+	}
+	external := []string{"e1", "e2", "e3", "E 4", "%", "é"}
+	r.Shuffle(len(external), func(i, j int) { external[i], external[j] = external[j], external[i] })
+
+	customers := []string{"acme", "acme-b", "a/c%2Fd", "Zoë", ""}
+	r.Shuffle(len(customers), func(i, j int) { customers[i], customers[j] = customers[j], customers[i] })
+	customers = customers[:1+r.IntN(3)]
+	for i, name := range customers {
+		c := registry.NewAddress(registry.KindCustomer, name)
+		parent := ""
+		if i > 0 && maybe() {
+			parent = customers[i-1]
+		}
+		add(&registry.Customer{Addr: c, Parent: parent, Metadata: object()})
+		for _, name := range []string{"mill", "mill-2"} {
+			if !maybe() {
+				continue
+			}
+			p := c.Child(registry.KindProject, name)
+			add(&registry.Project{Addr: p, Description: pick("", "the old mill", "'; --")})
+			for _, name := range []string{"voltage", "tank/level_(%)"} {
+				if !maybe() {
+					continue
+				}
+				q := p.Child(registry.KindParameter, name)
+				add(&registry.Parameter{
+					Addr: q, Name: pick("Voltage", "Tank/Level (%)"), Unit: pick("", "V", "°C"),
+					Type: registry.DataType(pick("float", "int", "bool")), Min: bound(), Max: bound(), Required: maybe(), Interval: span(),
+					Description: pick("", `a "b"`), OnViolation: registry.Violation(pick("flag", "reject", "accept")), Quality: uint8(r.IntN(256)),
+				})
+				if maybe() {
+					add(&registry.Threshold{
+						Addr: q.Child(registry.KindThreshold, pick("high", "low/er")), Above: bound(), Below: bound(), For: span(),
+						Deadband: float64(r.IntN(3)), Severity: pick("warning", "critical"),
+					})
+				}
+			}
+			for _, name := range []string{"north", "south", "north-2"} {
+				if !maybe() {
+					continue
+				}
+				s := p.Child(registry.KindSite, name)
+				add(&registry.Site{Addr: s, Location: object()})
+				for n := range r.IntN(4) {
+					d := &registry.Device{
+						Addr: s.Child(registry.KindDevice, fmt.Sprint("press/", n)), Type: pick("meter", "sensor", ""),
+						State: pick("active", "inactive"), Interval: span(),
+					}
+					if len(external) > 0 && maybe() {
+						d.ExternalID, external = external[0], external[1:]
+					}
+					if maybe() {
+						d.Parameters = []string{"a b", `c"{}`, "voltage"}[:1+r.IntN(3)]
+					}
+					add(d)
+				}
+			}
+		}
+	}
+	for _, metric := range []string{"queue_depth", "disk_used"} {
+		if maybe() {
+			add(&registry.Platform{Addr: registry.NewAddress(registry.KindPlatform, metric), Warning: bound(), Critical: bound()})
+		}
+	}
+	if maybe() {
+		add(&registry.Retention{Addr: registry.RetentionAddress, Raw: time.Hour + span(), CompressAfter: span()})
+	}
+	return registry.Declare(objects)
+}
+
+func load(t testing.TB, s *Store) *registry.Snapshot {
+	t.Helper()
+	snapshot, err := s.LoadRegistry(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snapshot
+}
+
+// reconcile applies the way to desired, and checks that nothing is left to do.
+func reconcile(t testing.TB, s *Store, desired *registry.Snapshot) *registry.Snapshot {
+	t.Helper()
+	before := load(t, s)
+	plan := registry.Diff(before, desired)
+	version, err := s.Apply(testContext(t), plan, author)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, show(plan))
+	}
+	want := before.Version + 1
+	if plan.Empty() {
+		want = before.Version
+	}
+	after := load(t, s)
+	if version != want || after.Version != want {
+		t.Fatalf("version %d, loaded %d, want %d", version, after.Version, want)
+	}
+	if left := registry.Diff(after, desired); !left.Empty() {
+		t.Fatalf("left after the apply:\n%s\nof:\n%s", show(left), show(plan))
+	}
+	return after
+}
+
+func show(plan *registry.Plan) string {
+	text, _ := json.MarshalIndent(plan, "", " ")
+	return string(text)
+}
+
+// identities maps what the registry holds, retired or not, to the id it has.
+func identities(s *registry.Snapshot) map[registry.Address]string {
+	ids := map[registry.Address]string{}
+	for o := range s.Objects {
+		if _, deleted := o.(*registry.Threshold); !deleted {
+			ids[o.Address()] = objectID(o)
+		}
+		if d, ok := o.(*registry.Device); ok {
+			ids[o.Address()] += fmt.Sprint(" ", d.Ref, d.SiteID, d.ProjectID)
+		}
+		if p, ok := o.(*registry.Parameter); ok {
+			ids[o.Address()] += p.Key
+		}
+	}
+	return ids
+}
+
+func TestApplyConverges(t *testing.T) {
+	s := migrated(t)
+	for seed := range uint64(10) {
+		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, registry_versions CASCADE`)
+		r := rand.New(rand.NewPCG(seed, 1))
+		known := map[registry.Address]string{}
+		for step := range 6 {
+			desired := randomEstate(r)
+			after := reconcile(t, s, desired)
+			got := identities(after)
+			for addr, id := range known {
+				if _, gone := desiredKinds[addr.Kind]; !gone && got[addr] != id {
+					t.Fatalf("seed %d step %d: %s was %s, is %s", seed, step, addr, id, got[addr])
+				}
+			}
+			known = got
+			for _, d := range after.Devices {
+				if d.Retired && d.ExternalID != "" {
+					t.Fatalf("seed %d step %d: %s is retired and keeps its external id", seed, step, d.Addr)
+				}
+			}
+			// Drift: whatever was edited is put right by the next apply.
+			exec(t, s, `UPDATE devices SET status = 'edited', external_id = NULL WHERE ref % 3 = 0`)
+			exec(t, s, `UPDATE parameter_templates SET metadata = '[1]', unit = NULL WHERE name = 'Voltage'`)
+			exec(t, s, `UPDATE sites SET location = '"somewhere"' WHERE name = 'north'`)
+			exec(t, s, `DELETE FROM thresholds WHERE severity = 'critical'`)
+			exec(t, s, `UPDATE customers SET parent_customer_id = NULL`)
+			reconcile(t, s, desired)
+		}
+	}
+}
+
+// desiredKinds are really deleted, and lose nothing by it.
+var desiredKinds = map[registry.Kind]bool{registry.KindPlatform: true, registry.KindRetention: true}
+
+const mill = `customer.acme project.acme/mill site.acme/mill/north parameter.acme/mill/voltage `
+
+// estate declares what addresses say: "device.acme/mill/north/press-01=EXT" has an external id.
+func estate(t testing.TB, addresses string) *registry.Snapshot {
+	t.Helper()
+	var objects []registry.Object
+	for _, text := range strings.Fields(addresses) {
+		text, external, _ := strings.Cut(text, "=")
+		a, err := registry.ParseAddress(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch a.Kind {
+		case registry.KindCustomer:
+			objects = append(objects, &registry.Customer{Addr: a, Parent: external})
+		case registry.KindProject:
+			objects = append(objects, &registry.Project{Addr: a})
+		case registry.KindSite:
+			objects = append(objects, &registry.Site{Addr: a})
+		case registry.KindDevice:
+			objects = append(objects, &registry.Device{Addr: a, Type: "meter", State: "active", ExternalID: external})
+		case registry.KindParameter:
+			objects = append(objects, &registry.Parameter{Addr: a, Name: a.Name(), Type: registry.TypeFloat, OnViolation: registry.Flag})
+		default:
+			t.Fatalf("unexpected %s", a)
+		}
+	}
+	return registry.Declare(objects)
+}
+
+func TestApplyVersion(t *testing.T) {
+	s := migrated(t)
+	desired := estate(t, mill+"device.acme/mill/north/press-01")
+	reconcile(t, s, desired)
+	// A version of a project is counted on its own.
+	exec(t, s, `INSERT INTO registry_versions (checksum, project_id, version) SELECT 'x', id, 7 FROM projects`)
+	before := load(t, s)
+	version, err := s.Apply(testContext(t), registry.Diff(before, desired), author)
+	if err != nil || version != 1 {
+		t.Fatalf("empty plan: version %d, %v; want 1", version, err)
+	}
+	if after := load(t, s); after.Version != 1 || after.Revision != before.Revision {
+		t.Errorf("after an empty plan: version %d, revision %d; want 1, %d", after.Version, after.Revision, before.Revision)
+	}
+	var checksum, description, by string
+	var diff struct {
+		BaseVersion int64             `json:"base_version"`
+		Changes     []json.RawMessage `json:"changes"`
+	}
+	err = s.pool.QueryRow(testContext(t), `SELECT checksum, description, author, diff_json FROM registry_versions WHERE project_id IS NULL AND version = 1`).
+		Scan(&checksum, &description, &by, &diff)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if checksum != desired.Checksum() || description != "nsready apply" || by != "pat@press-pc" || len(diff.Changes) != 5 {
+		t.Errorf("version 1 is %q %q %q with %d changes", checksum, description, by, len(diff.Changes))
+	}
+}
+
+func TestApplyRefusesStalePlan(t *testing.T) {
+	s := migrated(t)
+	plan := registry.Diff(load(t, s), estate(t, mill))
+	exec(t, s, `INSERT INTO customers (name) VALUES ('made by hand')`)
+	_, err := s.Apply(testContext(t), plan, author)
+	var stale *ErrStale
+	if !errors.As(err, &stale) {
+		t.Fatalf("got %v, want an ErrStale", err)
+	}
+	const want = "the registry moved since this plan was made: revision 1 (version 0), now 2 (version 0); run plan again"
+	if err.Error() != want {
+		t.Errorf("got  %s\nwant %s", err, want)
+	}
+	if n := query1[int](t, s, `SELECT count(*) FROM customers`); n != 1 {
+		t.Errorf("%d customers, want the one made by hand", n)
+	}
+}
+
+func TestConcurrentApplies(t *testing.T) {
+	s := migrated(t)
+	const rivals = 6
+	plans := make([]*registry.Plan, rivals)
+	for i := range plans {
+		plans[i] = registry.Diff(load(t, s), estate(t, mill+fmt.Sprintf("device.acme/mill/north/press-%d", i)))
+	}
+	errs := make([]error, rivals)
+	var wg sync.WaitGroup
+	for i := range plans {
+		wg.Go(func() { _, errs[i] = s.Apply(testContext(t), plans[i], author) })
+	}
+	wg.Wait()
+	won := -1
+	for i, err := range errs {
+		var stale *ErrStale
+		switch {
+		case err == nil && won < 0:
+			won = i
+		case err == nil:
+			t.Errorf("rivals %d and %d both won", won, i)
+		case !errors.As(err, &stale):
+			t.Errorf("rival %d: %v, want an ErrStale", i, err)
+		}
+	}
+	if won < 0 {
+		t.Fatal("nobody won")
+	}
+	after := load(t, s)
+	if after.Version != 1 || len(after.Devices) != 1 || after.Devices[0].Addr.Name() != fmt.Sprintf("press-%d", won) {
+		t.Errorf("version %d with %d devices after rival %d won", after.Version, len(after.Devices), won)
+	}
+}
+
+// An apply waits for a change that another program is about to commit, and then sees it.
+func TestApplyAgainstOpenTransaction(t *testing.T) {
+	s := migrated(t)
+	ctx := testContext(t)
+	plan := registry.Diff(load(t, s), estate(t, mill))
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(ctx)
+	if _, err := tx.Exec(ctx, `INSERT INTO customers (name) VALUES ('acme')`); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Apply(ctx, plan, author)
+		done <- err
+	}()
+	waitFor(t, func() bool {
+		return query1[bool](t, s, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND
+			application_name = 'nsready apply pat@press-pc' AND wait_event_type = 'Lock')`)
+	})
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var stale *ErrStale
+	if err := <-done; !errors.As(err, &stale) {
+		t.Errorf("got %v, want an ErrStale", err)
+	}
+}
+
+func waitFor(t testing.TB, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); {
+		if time.Now().After(deadline) {
+			t.Fatal("waited 30 s in vain")
+		}
+	}
+}
+
+func TestApplyNamesTheLockHolder(t *testing.T) {
+	s := migrated(t)
+	ctx := testContext(t)
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(ctx)
+	if _, err := tx.Exec(ctx, `SELECT set_config('application_name', 'nsready apply sam@office', true), pg_advisory_xact_lock($1)`, lockApply); err != nil {
+		t.Fatal(err)
+	}
+	plan := registry.Diff(load(t, s), estate(t, mill))
+	_, err = s.apply(ctx, plan, author, 50*time.Millisecond)
+	if !errors.Is(err, errLocked) {
+		t.Fatalf("got %v, want errLocked", err)
+	}
+	err = s.explain(ctx, plan, err)
+	if err == nil || !strings.Contains(err.Error(), "another apply holds the lock, waited 10s: sam@office (server process") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestApplyErrors(t *testing.T) {
+	const devices = mill + "device.acme/mill/north/press-01=X "
+	for _, test := range []struct {
+		name, before, sql, desired, want string
+	}{
+		{
+			"external id of an unmanaged device", mill,
+			`INSERT INTO devices (site_id, name, device_type, external_id) SELECT id, 'by hand', 'meter', 'X' FROM sites`, devices,
+			`external_id "X" of device.acme/mill/north/press-01 is already used by device.acme/mill/north/by hand`,
+		},
+		{
+			"external id declared twice", mill, "", devices + "device.acme/mill/north/press-02=X",
+			`external_id "X" is declared by device.acme/mill/north/press-01 and by device.acme/mill/north/press-02`,
+		},
+		{
+			"renamed customer, both declared", mill, `UPDATE customers SET name = 'acme2'`,
+			mill + "customer.acme2 project.acme2/mill site.acme2/mill/north parameter.acme2/mill/voltage",
+			`customer.acme: its id ` + registry.NewAddress(registry.KindCustomer, "acme").ID().String() +
+				` belongs to the customer "acme2", which was renamed or moved outside nsready; undo that first`,
+		},
+		{
+			"unknown parent", "", "", "customer.acme=nobody", `customer.acme: its parent, customer "nobody", does not exist`,
+		},
+		{
+			"NUL in a name", "", "", "customer.a\x00b", `the name in "customer.a\x00b" holds a NUL character or is not UTF-8, which the database cannot store`,
+		},
+		{
+			"NUL in an external id", mill, "", mill + "device.acme/mill/north/press-01=\x00",
+			`device.acme/mill/north/press-01: external_id holds a NUL character or is not UTF-8, which the database cannot store`,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := migrated(t)
+			reconcile(t, s, estate(t, test.before))
+			if test.sql != "" {
+				exec(t, s, test.sql)
+			}
+			before := load(t, s)
+			_, err := s.Apply(testContext(t), registry.Diff(before, estate(t, test.desired)), author)
+			if err == nil || !strings.HasSuffix(err.Error(), test.want) {
+				t.Errorf("got  %v\nwant … %s", err, test.want)
+			}
+			if after := load(t, s); after.Revision != before.Revision || after.Version != before.Version {
+				t.Error("the refused apply left something behind")
+			}
+		})
+	}
+}
+
+// What was renamed by SQL gets its name back, with its id and everything below it.
+func TestApplyUndoesRename(t *testing.T) {
+	s := migrated(t)
+	desired := estate(t, mill+"device.acme/mill/north/press-01=X")
+	before := reconcile(t, s, desired)
+	exec(t, s, `UPDATE customers SET name = 'acme2'`)
+	exec(t, s, `UPDATE devices SET name = 'other'`)
+	after := reconcile(t, s, desired)
+	was, is := identities(before), identities(after)
+	for addr, id := range was {
+		if is[addr] != id {
+			t.Errorf("%s was %s, is %s", addr, id, is[addr])
+		}
+	}
+	if len(is) != len(was) {
+		t.Errorf("%d objects, want %d", len(is), len(was))
+	}
+}
+
+// What SQL deleted returns; what it left behind is adopted.
+func TestApplyAfterDeletesBySQL(t *testing.T) {
+	s := migrated(t)
+	desired := estate(t, mill+"device.acme/mill/north/press-01=X")
+	reconcile(t, s, desired)
+	exec(t, s, `UPDATE parameter_templates SET id = gen_random_uuid(), managed = false, metadata = '{"mine": 1}'`)
+	exec(t, s, `DELETE FROM customers`)
+	after := reconcile(t, s, desired)
+	if len(after.Devices) != 1 || len(after.Parameters) != 1 || !after.Parameters[0].Managed {
+		t.Errorf("got %s", after)
+	}
+	if !query1[bool](t, s, `SELECT metadata @> '{"mine": 1, "dtype": "float"}' FROM parameter_templates`) {
+		t.Error("metadata written by others was lost")
+	}
+}
+
+func TestApplyLeavesUnmanagedAlone(t *testing.T) {
+	s := migrated(t)
+	reconcile(t, s, estate(t, mill))
+	exec(t, s, `INSERT INTO devices (site_id, name, device_type) SELECT id, 'manual', 'meter' FROM sites`)
+	after := reconcile(t, s, estate(t, "customer.acme"))
+	if len(after.Devices) != 1 || after.Devices[0].Retired || after.Devices[0].Managed {
+		t.Errorf("the unmanaged device is now %+v", after.Devices[0])
+	}
+	// Declaring it adopts it, with its id.
+	id := after.Devices[0].ID
+	after = reconcile(t, s, estate(t, mill+"device.acme/mill/north/manual"))
+	if d := after.Device(id); len(after.Devices) != 1 || d == nil || !d.Managed {
+		t.Errorf("its declaration made it %+v", d)
+	}
+}
+
+// An apply that is killed at any moment has either happened or not.
+func TestApplyIsAtomic(t *testing.T) {
+	url := storetest.Database(t)
+	s, killed := openURL(t, url), openURL(t, url) // apart, because a shot may hit a connection that has gone back to its pool
+	if err := s.Migrate(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	old := estate(t, mill+"device.acme/mill/north/press-01=X device.acme/mill/north/press-02=Y")
+	swapped := estate(t, mill+"customer.b project.b/p site.b/p/s device.b/p/s/d device.acme/mill/north/press-01=Y device.acme/mill/north/press-02=X")
+	reconcile(t, s, old)
+	start := time.Now()
+	reconcile(t, s, swapped)
+	length := time.Since(start)
+	r := rand.New(rand.NewPCG(1, 2))
+	desired := []*registry.Snapshot{old, swapped}
+	done, undone := 0, 0
+	for round := range 60 {
+		before := load(t, s)
+		target := desired[round%2]
+		if round%2 == 0 && registry.Diff(before, old).Empty() || round%2 == 1 && registry.Diff(before, swapped).Empty() {
+			target = desired[1-round%2]
+		}
+		ctx, cancel := context.WithCancel(testContext(t))
+		moment := time.Duration(r.Int64N(int64(length)))
+		timer := time.AfterFunc(moment, func() {
+			if round%3 != 0 {
+				cancel()
+				return
+			}
+			// The server's process dies instead. Whether it was still there is seen below.
+			_, _ = s.pool.Exec(context.WithoutCancel(ctx), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+				WHERE datname = current_database() AND application_name = 'nsready apply pat@press-pc'`)
+		})
+		version, err := killed.Apply(ctx, registry.Diff(before, target), author)
+		timer.Stop()
+		cancel()
+		after := load(t, s)
+		left := registry.Diff(after, target)
+		switch {
+		case err == nil && (version != before.Version+1 || !left.Empty()):
+			t.Fatalf("round %d: version %d, left:\n%s", round, version, show(left))
+		case left.Empty() && after.Version == before.Version+1:
+			done++
+		case after.Version == before.Version && after.Revision == before.Revision:
+			undone++
+		default:
+			t.Fatalf("round %d: neither old nor new after %v: version %d, left:\n%s", round, err, after.Version, show(left))
+		}
+	}
+	t.Logf("%d done, %d undone", done, undone)
+	if done == 0 || undone == 0 {
+		t.Errorf("%d done, %d undone: nothing was cut short, or everything", done, undone)
+	}
+}
+
+func TestHas(t *testing.T) {
+	s := migrated(t)
+	reconcile(t, s, estate(t, mill+"device.acme/mill/north/a device.acme/mill/north/b"))
+	after := reconcile(t, s, estate(t, mill+"device.acme/mill/north/a"))
+	ids := map[string]uuid.UUID{}
+	for _, d := range after.Devices {
+		ids[d.Addr.Name()] = d.ID
+	}
+	key := after.Parameters[0].Key
+	for _, test := range []struct {
+		name string
+		has  func() (bool, error)
+		want bool
+	}{
+		{"device", func() (bool, error) { return s.HasDevices(testContext(t), []uuid.UUID{uuid.New(), ids["a"]}) }, true},
+		{"retired device", func() (bool, error) { return s.HasDevices(testContext(t), []uuid.UUID{uuid.New(), ids["b"]}) }, false},
+		{"no device", func() (bool, error) { return s.HasDevices(testContext(t), nil) }, false},
+		{"parameter", func() (bool, error) { return s.HasParameters(testContext(t), []string{"x", key}) }, true},
+		{"unknown parameter", func() (bool, error) { return s.HasParameters(testContext(t), []string{"x"}) }, false},
+	} {
+		got, err := test.has()
+		if err != nil || got != test.want {
+			t.Errorf("%s: %v, %v; want %v", test.name, got, err, test.want)
+		}
+	}
+	reconcile(t, s, estate(t, "customer.acme"))
+	if got, err := s.HasParameters(testContext(t), []string{key}); err != nil || got {
+		t.Errorf("retired parameter: %v, %v; want false", got, err)
+	}
+}

@@ -1,0 +1,374 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/nsready/nsready/engine/registry"
+)
+
+// LoadRegistry reads the whole registry as it is at one moment: retired and unmanaged objects too.
+// Addresses follow from names. A parameter template whose key names no project has its whole key as its path.
+// Rows written by other programs are read leniently: what cannot be understood takes its default.
+func (s *Store) LoadRegistry(ctx context.Context) (*registry.Snapshot, error) {
+	var l loader
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		l.ctx, l.conn = ctx, tx.Conn().PgConn()
+		for _, step := range []struct {
+			table string
+			load  func() error
+		}{
+			{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
+			{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
+			{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention},
+		} {
+			if err := step.load(); err != nil {
+				return fmt.Errorf("table %s: %w", step.table, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("loading the registry: %w", err)
+	}
+	snapshot := registry.NewSnapshot(l.objects)
+	snapshot.Version, snapshot.Revision = l.version, l.revision
+	return snapshot, nil
+}
+
+// loader gathers objects, table by table, parents first.
+type loader struct {
+	ctx  context.Context
+	conn *pgconn.PgConn
+
+	version, revision int64
+	objects           []registry.Object
+	customers         map[uuid.UUID]registry.Address
+	projects          map[uuid.UUID]registry.Address
+	sites             map[uuid.UUID]*site
+	parameters        map[string]registry.Address // by key
+	names             map[string]string           // few values in many rows: types, states, units
+	lists             map[string][]string         // parameters of devices, by their binary form
+}
+
+type site struct {
+	addr    registry.Address
+	project uuid.UUID
+	devices []*registry.Device
+}
+
+// row is the columns of one result row in binary form, nil for null. It is valid until the next row.
+type row [][]byte
+
+func (r row) uuid(i int) (id uuid.UUID) {
+	copy(id[:], r[i])
+	return id
+}
+func (r row) bool(i int) bool   { return len(r[i]) == 1 && r[i][0] != 0 }
+func (r row) int32(i int) int32 { return int32(binary.BigEndian.Uint32(r[i])) }
+func (r row) int64(i int) int64 { return int64(binary.BigEndian.Uint64(r[i])) }
+func (r row) text(i int) string { return string(r[i]) }
+func (r row) float(i int) float64 {
+	if r[i] == nil {
+		return 0
+	}
+	return math.Float64frombits(binary.BigEndian.Uint64(r[i]))
+}
+
+func (r row) bound(i int) registry.Bound {
+	if r[i] == nil {
+		return registry.Bound{}
+	}
+	return registry.BoundOf(r.float(i))
+}
+
+// json returns a jsonb column's text without the leading format version.
+func (r row) json(i int) []byte {
+	if r[i] == nil {
+		return nil
+	}
+	return r[i][1:]
+}
+
+// object returns a jsonb column in canonical form, or as it is when it is no object.
+func (r row) object(i int) string {
+	text := r.json(i)
+	canonical, err := registry.CanonicalJSON(text)
+	if err != nil {
+		return string(text)
+	}
+	return canonical
+}
+
+// status reads columns managed and "retired_at IS NOT NULL".
+func (r row) status(i int) registry.Status {
+	return registry.Status{Managed: r.bool(i), Retired: r.bool(i + 1)}
+}
+
+// seconds turns a number of seconds into a duration, exact to the nanosecond for what is stored by an apply.
+func seconds(s float64) time.Duration {
+	const most = float64(math.MaxInt64 / int64(time.Second))
+	if !(math.Abs(s) < most) { // NaN too
+		return 0
+	}
+	whole, part := math.Modf(s)
+	return time.Duration(whole)*time.Second + time.Duration(math.Round(part*1e9))
+}
+
+// each calls f for each row of the result, in binary form.
+func (l *loader) each(sql string, f func(row)) error {
+	result := l.conn.ExecParams(l.ctx, sql, nil, nil, nil, []int16{pgx.BinaryFormatCode})
+	for result.NextRow() {
+		f(result.Values())
+	}
+	_, err := result.Close()
+	return err
+}
+
+// name returns a text column's value, allocated once for all rows.
+func (l *loader) name(b []byte) string {
+	if s, ok := l.names[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	if len(l.names) < 4096 {
+		l.names[s] = s
+	}
+	return s
+}
+
+func (l *loader) loadState() error {
+	l.customers, l.projects = map[uuid.UUID]registry.Address{}, map[uuid.UUID]registry.Address{}
+	l.sites, l.parameters = map[uuid.UUID]*site{}, map[string]registry.Address{}
+	l.names, l.lists = map[string]string{}, map[string][]string{}
+	return l.each(`SELECT revision, (SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL)
+		FROM registry_state`, func(r row) { l.revision, l.version = r.int64(0), r.int64(1) })
+}
+
+func (l *loader) loadCustomers() error {
+	return l.each(`SELECT c.id, c.name, c.managed, c.retired_at IS NOT NULL, p.name, c.metadata
+		FROM customers c LEFT JOIN customers p ON p.id = c.parent_customer_id`, func(r row) {
+		c := &registry.Customer{
+			Status: r.status(2), Addr: registry.NewAddress(registry.KindCustomer, r.text(1)), ID: r.uuid(0),
+			Parent: r.text(4), Metadata: r.object(5),
+		}
+		l.customers[c.ID] = c.Addr
+		l.objects = append(l.objects, c)
+	})
+}
+
+func (l *loader) loadProjects() error {
+	return l.each(`SELECT id, name, managed, retired_at IS NOT NULL, customer_id, description FROM projects`, func(r row) {
+		p := &registry.Project{
+			Status: r.status(2), Addr: l.customers[r.uuid(4)].Child(registry.KindProject, r.text(1)), ID: r.uuid(0),
+			Description: r.text(5),
+		}
+		l.projects[p.ID] = p.Addr
+		l.objects = append(l.objects, p)
+	})
+}
+
+func (l *loader) loadSites() error {
+	return l.each(`SELECT id, name, managed, retired_at IS NOT NULL, project_id, location FROM sites`, func(r row) {
+		project := r.uuid(4)
+		s := &registry.Site{
+			Status: r.status(2), Addr: l.projects[project].Child(registry.KindSite, r.text(1)), ID: r.uuid(0), Location: r.object(5),
+		}
+		l.sites[s.ID] = &site{addr: s.Addr, project: project}
+		l.objects = append(l.objects, s)
+	})
+}
+
+// loadDevices is the one that must be quick: devices are many. It hands them over in order of address, so that
+// registry.NewSnapshot finds them sorted; sorting them site by site is several times faster.
+func (l *loader) loadDevices() error {
+	var free []registry.Device // devices are allocated many at a time
+	var current *site
+	var currentID uuid.UUID
+	count := 0
+	err := l.each(`SELECT id, name, managed, retired_at IS NOT NULL, site_id, device_type, external_id, status, ref,
+		reporting_interval_seconds, parameters FROM devices`, func(r row) {
+		if len(free) == 0 {
+			free = make([]registry.Device, 256)
+		}
+		d := &free[0]
+		free = free[1:]
+		d.SiteID = r.uuid(4)
+		if current == nil || currentID != d.SiteID {
+			current, currentID = l.sites[d.SiteID], d.SiteID
+		}
+		d.Status, d.ID, d.Ref, d.ProjectID = r.status(2), r.uuid(0), r.int32(8), current.project
+		d.Addr = current.addr.Child(registry.KindDevice, r.text(1))
+		d.Type, d.ExternalID, d.State = l.name(r[5]), r.text(6), l.name(r[7])
+		d.Interval, d.Parameters = seconds(r.float(9)), l.list(r[10])
+		current.devices = append(current.devices, d)
+		count++
+	})
+	byPath := func(a, b *registry.Device) int { return strings.Compare(a.Addr.Path, b.Addr.Path) }
+	l.objects = slices.Grow(l.objects, count)
+	sites := slices.Collect(maps.Values(l.sites))
+	slices.SortFunc(sites, func(a, b *site) int { return strings.Compare(a.addr.Path+"/", b.addr.Path+"/") })
+	for _, s := range sites {
+		slices.SortFunc(s.devices, byPath)
+		for _, d := range s.devices {
+			l.objects = append(l.objects, d)
+		}
+	}
+	return err
+}
+
+// list reads a text[] in binary form, sorted; nil for null and for none. The same array yields the same slice.
+func (l *loader) list(b []byte) []string {
+	if len(b) == 0 {
+		return nil
+	}
+	if list, ok := l.lists[string(b)]; ok {
+		return list
+	}
+	list := textArray(b)
+	slices.Sort(list)
+	l.lists[string(b)] = list
+	return list
+}
+
+// textArray reads what array_send writes (arrayfuncs.c): number of dimensions, null flag, element type, then length and
+// lower bound of each dimension, then the elements with their sizes. Nulls are left out.
+func textArray(b []byte) (list []string) {
+	dimensions := int(binary.BigEndian.Uint32(b))
+	for b = b[12+8*dimensions:]; len(b) > 0; {
+		size := int32(binary.BigEndian.Uint32(b))
+		b = b[4:]
+		if size >= 0 {
+			list = append(list, string(b[:size]))
+			b = b[size:]
+		}
+	}
+	return list
+}
+
+func (l *loader) loadParameters() error {
+	projects := make(map[string]registry.Address, len(l.projects))
+	for id, addr := range l.projects {
+		projects[registry.ParameterKey(id, "")] = addr
+	}
+	return l.each(`SELECT id, key, managed, retired_at IS NOT NULL, name, unit, metadata FROM parameter_templates`, func(r row) {
+		p := &registry.Parameter{Status: r.status(2), ID: r.uuid(0), Key: r.text(1), Name: r.text(4), Unit: l.name(r[5])}
+		p.Addr = parameterAddress(projects, p.Key)
+		parseTemplate(p, r.json(6))
+		l.parameters[p.Key] = p.Addr
+		l.objects = append(l.objects, p)
+	})
+}
+
+// parameterAddress finds the project by the key's text up to the short name, as registry.ParameterKey writes it.
+func parameterAddress(projects map[string]registry.Address, key string) registry.Address {
+	if end := len("project:") + len(uuid.Nil.String()) + len(":"); len(key) > end {
+		if project, ok := projects[key[:end]]; ok {
+			return project.Child(registry.KindParameter, key[end:])
+		}
+	}
+	return registry.NewAddress(registry.KindParameter, key)
+}
+
+// parseTemplate fills in what the metadata of a parameter template says. Its attributes may be missing, null, of
+// another type or misspelt: then they have their default.
+func parseTemplate(p *registry.Parameter, metadata []byte) {
+	var m struct {
+		DType          any `json:"dtype"`
+		Min            any `json:"min"`
+		Max            any `json:"max"`
+		Required       any `json:"required"`
+		Description    any `json:"description"`
+		Interval       any `json:"interval_seconds"`
+		OnViolation    any `json:"on_violation"`
+		DefaultQuality any `json:"default_quality"`
+	}
+	// What does not decode, such as an array or a null, leaves m empty.
+	_ = json.Unmarshal(metadata, &m)
+	switch t, _ := m.DType.(string); strings.ToLower(t) {
+	case "int", "integer":
+		p.Type = registry.TypeInt
+	case "bool", "boolean":
+		p.Type = registry.TypeBool
+	default:
+		p.Type = registry.TypeFloat
+	}
+	p.Min, p.Max = jsonBound(m.Min), jsonBound(m.Max)
+	p.Required = jsonTruth(m.Required)
+	p.Description, _ = m.Description.(string)
+	p.Interval = seconds(jsonBound(m.Interval).Value)
+	switch v, _ := m.OnViolation.(string); registry.Violation(v) {
+	case registry.Reject, registry.Accept:
+		p.OnViolation = registry.Violation(v)
+	default:
+		p.OnViolation = registry.Flag
+	}
+	if q := jsonBound(m.DefaultQuality).Value; q >= 0 && q <= 255 {
+		p.Quality = uint8(q)
+	}
+}
+
+// jsonBound accepts a number and a number in quotes.
+func jsonBound(v any) registry.Bound {
+	switch v := v.(type) {
+	case float64:
+		return registry.BoundOf(v)
+	case string:
+		if f, err := strconv.ParseFloat(strings.TrimSpace(v), 64); err == nil && !math.IsNaN(f) && !math.IsInf(f, 0) {
+			return registry.BoundOf(f)
+		}
+	}
+	return registry.Bound{}
+}
+
+// jsonTruth accepts what the original platform took for true.
+func jsonTruth(v any) bool {
+	switch v := v.(type) {
+	case bool:
+		return v
+	case float64:
+		return v == 1
+	case string:
+		return slices.Contains([]string{"true", "t", "yes", "y", "1"}, strings.ToLower(strings.TrimSpace(v)))
+	}
+	return false
+}
+
+func (l *loader) loadThresholds() error {
+	return l.each(`SELECT id, parameter_key, name, managed, above, below, for_seconds, deadband, severity FROM thresholds`, func(r row) {
+		t := &registry.Threshold{
+			Status: registry.Status{Managed: r.bool(3)}, ID: r.uuid(0), ParameterKey: r.text(1),
+			Above: r.bound(4), Below: r.bound(5), For: seconds(r.float(6)), Deadband: r.float(7), Severity: l.name(r[8]),
+		}
+		t.Addr = l.parameters[t.ParameterKey].Child(registry.KindThreshold, r.text(2))
+		l.objects = append(l.objects, t)
+	})
+}
+
+func (l *loader) loadPlatform() error {
+	return l.each(`SELECT metric, warning, critical FROM platform_thresholds`, func(r row) {
+		l.objects = append(l.objects, &registry.Platform{
+			Addr: registry.NewAddress(registry.KindPlatform, r.text(0)), Warning: r.bound(1), Critical: r.bound(2),
+		})
+	})
+}
+
+func (l *loader) loadRetention() error {
+	return l.each(`SELECT raw_seconds, compress_after_seconds FROM retention`, func(r row) {
+		l.objects = append(l.objects, &registry.Retention{
+			Addr: registry.RetentionAddress, Raw: seconds(r.float(0)), CompressAfter: seconds(r.float(1)),
+		})
+	})
+}

@@ -1,0 +1,86 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	registryChannel = "nsready_registry"
+	watchProbe      = 30 * time.Second // how long silence is taken for peace
+	watchAnswer     = 10 * time.Second // how long a probe may take
+)
+
+// WatchRegistry calls changed once as soon as it listens, and again whenever a change to the registry has committed,
+// whoever made it; changes that commit together may share a call. It blocks on a connection of its own until ctx ends or
+// that connection fails, and returns why. The caller starts it again, and then misses nothing because of the first call.
+func (s *Store) WatchRegistry(ctx context.Context, changed func()) error {
+	config := s.pool.Config().ConnConfig
+	config.RuntimeParams["application_name"] = "nsready watch"
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return fmt.Errorf("watching the registry: %w", err)
+	}
+	defer func() {
+		// Nothing was being written: that the server did not hear us leave is no failure.
+		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		_ = conn.Close(bye)
+	}()
+	if _, err := conn.Exec(ctx, "LISTEN "+registryChannel); err != nil {
+		return fmt.Errorf("watching the registry: %w", err)
+	}
+	changed()
+	for {
+		quiet, cancel := context.WithTimeout(ctx, watchProbe)
+		_, err := conn.WaitForNotification(quiet)
+		cancel()
+		switch {
+		case err == nil:
+			changed()
+		case ctx.Err() != nil:
+			return fmt.Errorf("watching the registry: %w", context.Cause(ctx))
+		case pgconn.Timeout(err):
+			// A server that vanished without a word looks just like one with nothing to say.
+			probe, cancel := context.WithTimeout(ctx, watchAnswer)
+			err := conn.Ping(probe)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("watching the registry: the database stopped answering: %w", err)
+			}
+		default:
+			return fmt.Errorf("watching the registry: %w", err)
+		}
+	}
+}
+
+// Revision returns the registry's revision, which counts every change to it.
+func (s *Store) Revision(ctx context.Context) (int64, error) {
+	var revision int64
+	if err := s.pool.QueryRow(ctx, `SELECT revision FROM registry_state`).Scan(&revision); err != nil {
+		return 0, fmt.Errorf("reading the registry's revision: %w", err)
+	}
+	return revision, nil
+}
+
+// HasDevices reports whether the registry holds any of these devices, not retired.
+func (s *Store) HasDevices(ctx context.Context, ids []uuid.UUID) (bool, error) {
+	return s.has(ctx, `SELECT EXISTS (SELECT FROM devices WHERE id = ANY($1) AND retired_at IS NULL)`, ids)
+}
+
+// HasParameters reports whether the registry holds a parameter template with any of these keys, not retired.
+func (s *Store) HasParameters(ctx context.Context, keys []string) (bool, error) {
+	return s.has(ctx, `SELECT EXISTS (SELECT FROM parameter_templates WHERE key = ANY($1) AND retired_at IS NULL)`, keys)
+}
+
+func (s *Store) has(ctx context.Context, query string, list any) (found bool, err error) {
+	if err := s.pool.QueryRow(ctx, query, list).Scan(&found); err != nil {
+		return false, fmt.Errorf("looking up the registry: %w", err)
+	}
+	return found, nil
+}

@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/store"
+)
+
+// view keeps the registry's newest snapshot in memory.
+type view struct {
+	store    *store.Store
+	log      *slog.Logger
+	snapshot atomic.Pointer[registry.Snapshot]
+	mu       sync.Mutex // held while a snapshot is loaded
+}
+
+// Snapshot returns the newest snapshot.
+func (v *view) Snapshot() *registry.Snapshot { return v.snapshot.Load() }
+
+// Refresh asks the database for devices and parameters that the snapshot does not have, and loads a new snapshot when it
+// has some of them.
+func (v *view) Refresh(ctx context.Context, devices []uuid.UUID, parameters []string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	found, err := v.store.HasDevices(ctx, devices)
+	if err == nil && !found {
+		found, err = v.store.HasParameters(ctx, parameters)
+	}
+	if err != nil || !found {
+		return false, err
+	}
+	return true, v.reload(ctx)
+}
+
+// reload loads the registry when it has changed.
+func (v *view) reload(ctx context.Context) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	was := v.snapshot.Load()
+	if was != nil {
+		revision, err := v.store.Revision(ctx)
+		if err != nil {
+			return fmt.Errorf("reloading the registry: %w", err)
+		}
+		if revision == was.Revision {
+			return nil
+		}
+	}
+	now, err := v.store.LoadRegistry(ctx)
+	if err != nil {
+		return fmt.Errorf("reloading the registry: %w", err)
+	}
+	v.snapshot.Store(now)
+	v.log.Info("registry loaded", "version", now.Version, "revision", now.Revision, "holds", now.String())
+	return nil
+}
+
+// watch follows the registry until ctx ends.
+func (v *view) watch(ctx context.Context) error {
+	const pause = time.Second
+	for {
+		err := v.store.WatchRegistry(ctx, func() {
+			if err := v.reload(ctx); err != nil && ctx.Err() == nil {
+				v.log.Error("the old registry stays in use", "err", err)
+			}
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		v.log.Warn("registry changes are not seen just now, will go on trying", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}

@@ -1,0 +1,268 @@
+// Package worker moves one partition of the queue into the database: it fills a batch from frames, flushes it in one
+// transaction with the new offset, and halves it when the database refuses part of it.
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sort"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nsready/nsready/engine/alert"
+	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/telemetry"
+)
+
+// Claim is the ownership of a partition in the database. After an error it is closed and a new one made.
+type Claim interface {
+	Offset() (seq, events uint64)
+	OpenAlerts(ctx context.Context) ([]alert.Open, error)
+	Begin(ctx context.Context, events []telemetry.Event) (Tx, error)
+	Forget()
+	Close()
+}
+
+// Tx is one transaction: all its writes and the new offset, or nothing.
+type Tx interface {
+	Write(ctx context.Context, events []telemetry.Event) error // a *telemetry.RejectedError stores none and lets the Tx go on
+	DeadLetter(ctx context.Context, seq uint64, index int, e *telemetry.Event, why *telemetry.RejectedError) error
+	DeadFrame(ctx context.Context, seq uint64, data []byte, why *telemetry.RejectedError) error
+	Alerts(ctx context.Context, transitions []alert.Transition) error
+	Commit(ctx context.Context, seq uint64, events int) error
+}
+
+// Metrics of one or more workers.
+type Metrics struct {
+	Stored, Dead, Gaps prometheus.Counter  // events, events, frames
+	Commit             prometheus.Observer // seconds of a flush
+	Failures           prometheus.Counter
+}
+
+// Worker owns one partition while it runs. Its fields are set before Run.
+type Worker struct {
+	Partition  int
+	Partitions int
+	Claim      func(ctx context.Context) (Claim, error) // waits for the ownership
+	Read       func(ctx context.Context, after uint64, yield func(seq uint64, data []byte, more bool) error) error
+	Registry   func() *registry.Snapshot
+	Metrics    *Metrics
+	Log        *slog.Logger
+
+	seq, events, taken atomic.Uint64
+	failing            atomic.Pointer[error]
+}
+
+// A batch is flushed when the queue has no more frames at hand, and at the latest at these marks.
+const (
+	maxEvents = 50_000
+	maxBytes  = 8 << 20
+	maxAge    = 100 * time.Millisecond
+)
+
+// Stored returns the offset: the last stored frame, and how many events were stored up to it.
+func (w *Worker) Stored() (seq, events uint64) { return w.seq.Load(), w.events.Load() }
+
+// Taken returns how many events were taken from the queue, stored or about to be.
+func (w *Worker) Taken() uint64 { return w.taken.Load() }
+
+// Err returns why the worker stores nothing just now, or nil.
+func (w *Worker) Err() error {
+	if err := w.failing.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Run claims the partition and stores its frames until ctx ends. When the database fails it begins again from the offset
+// that the database has, at growing intervals; nothing is dropped.
+func (w *Worker) Run(ctx context.Context) error {
+	const shortest, longest = 200 * time.Millisecond, 5 * time.Second
+	pause := shortest
+	for {
+		err := w.own(ctx, func() { pause = shortest })
+		if ctx.Err() != nil {
+			return nil
+		}
+		w.Metrics.Failures.Inc()
+		if w.failing.Swap(&err) == nil {
+			w.Log.Error("worker cannot store, will go on trying", "partition", w.Partition, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+		pause = min(2*pause, longest)
+	}
+}
+
+// own stores frames while it owns the partition. It returns on the first error.
+func (w *Worker) own(ctx context.Context, progress func()) error {
+	claim, err := w.Claim(ctx)
+	if err != nil {
+		return err
+	}
+	defer claim.Close()
+	seq, events := claim.Offset()
+	w.seq.Store(seq)
+	w.events.Store(events)
+	w.taken.Store(events)
+	f := filling{w: w, claim: claim, seq: seq, progress: func() {
+		progress()
+		if w.failing.Swap(nil) != nil {
+			w.Log.Info("worker stores again", "partition", w.Partition)
+		}
+	}}
+	if err := f.startAlerts(ctx); err != nil {
+		return err
+	}
+	return w.Read(ctx, seq, func(seq uint64, data []byte, more bool) error { return f.frame(ctx, seq, data, more) })
+}
+
+// filling is a batch on its way, and what it needs from flush to flush.
+type filling struct {
+	w        *Worker
+	claim    Claim
+	progress func()
+	snapshot *registry.Snapshot
+	alerts   *alert.Evaluator
+
+	decoder telemetry.Decoder
+	batch   telemetry.Batch
+	frames  []mark
+	broken  []brokenFrame
+	seq     uint64 // of the last frame taken in
+	bytes   int
+	since   time.Time // when the first frame was taken in
+	dead    map[int]bool
+}
+
+// mark says where in the batch a frame begins.
+type mark struct {
+	seq   uint64
+	first int
+}
+
+type brokenFrame struct {
+	seq  uint64
+	data []byte
+	err  error
+}
+
+// frame takes a frame in, and flushes when that is due.
+func (f *filling) frame(ctx context.Context, seq uint64, data []byte, more bool) error {
+	if seq != f.seq+1 {
+		f.w.Metrics.Gaps.Add(float64(seq - f.seq - 1))
+		f.w.Log.Error("frames are missing from the queue", "partition", f.w.Partition, "first", f.seq+1, "last", seq-1)
+	}
+	if len(f.frames)+len(f.broken) == 0 {
+		f.since = time.Now()
+	}
+	first := len(f.batch.Events)
+	if _, err := f.decoder.Append(&f.batch, data); err != nil {
+		f.w.Log.Error("a frame of the queue cannot be read", "partition", f.w.Partition, "seq", seq, "err", err)
+		f.broken = append(f.broken, brokenFrame{seq, data, err})
+	} else {
+		f.frames = append(f.frames, mark{seq, first})
+	}
+	f.seq = seq
+	f.bytes += len(data)
+	f.w.taken.Store(f.w.events.Load() + uint64(len(f.batch.Events)))
+	if more && len(f.batch.Events) < maxEvents && f.bytes < maxBytes && time.Since(f.since) < maxAge {
+		return nil
+	}
+	return f.flush(ctx)
+}
+
+// flush stores the batch and the offset in one transaction.
+func (f *filling) flush(ctx context.Context) error {
+	if now := f.w.Registry(); now != f.snapshot {
+		f.claim.Forget()
+		f.alerts.Reload(now.Thresholds, telemetry.MicrosOf(time.Now()))
+		f.snapshot = now
+	}
+	start := time.Now()
+	events := f.batch.Events
+	tx, err := f.claim.Begin(ctx, events)
+	if err != nil {
+		return err
+	}
+	if len(events) > 0 {
+		if err := f.write(ctx, tx, 0, len(events)); err != nil {
+			return err
+		}
+	}
+	for _, b := range f.broken {
+		if err := tx.DeadFrame(ctx, b.seq, b.data, &telemetry.RejectedError{Reason: "frame", Err: b.err}); err != nil {
+			return err
+		}
+	}
+	for i := range events {
+		if !f.dead[i] {
+			f.alerts.Evaluate(&events[i])
+		}
+	}
+	if transitions := f.alerts.Take(); len(transitions) > 0 {
+		if err := tx.Alerts(ctx, transitions); err != nil {
+			return err
+		}
+	}
+	if err := tx.Commit(ctx, f.seq, len(events)); err != nil {
+		return err
+	}
+	f.alerts.Commit()
+	w := f.w
+	w.seq.Store(f.seq)
+	w.events.Add(uint64(len(events)))
+	w.Metrics.Stored.Add(float64(len(events) - len(f.dead)))
+	w.Metrics.Dead.Add(float64(len(f.dead)))
+	w.Metrics.Commit.Observe(time.Since(start).Seconds())
+	f.batch.Reset()
+	clear(f.dead)
+	clear(f.broken)
+	f.frames, f.broken, f.bytes = f.frames[:0], f.broken[:0], 0
+	f.progress()
+	return nil
+}
+
+// write stores the events from i to j. What the database refuses it finds by halving, and puts it with the dead letters.
+func (f *filling) write(ctx context.Context, tx Tx, i, j int) error {
+	err := tx.Write(ctx, f.batch.Events[i:j])
+	rejected := (*telemetry.RejectedError)(nil)
+	switch {
+	case !errors.As(err, &rejected):
+		return err
+	case j-i > 1:
+		half := i + (j-i)/2
+		if err := f.write(ctx, tx, i, half); err != nil {
+			return err
+		}
+		return f.write(ctx, tx, half, j)
+	}
+	at := sort.Search(len(f.frames), func(k int) bool { return f.frames[k].first > i }) - 1
+	e := &f.batch.Events[i]
+	f.w.Log.Error("an event goes to the dead letters", "device", e.Device, "time", e.Time.Time(), "reason", rejected.Reason, "err", rejected.Err)
+	if f.dead == nil {
+		f.dead = map[int]bool{}
+	}
+	f.dead[i] = true
+	return tx.DeadLetter(ctx, f.frames[at].seq, i-f.frames[at].first, e, rejected)
+}
+
+// startAlerts goes on from the open alerts of the partition's devices.
+func (f *filling) startAlerts(ctx context.Context) error {
+	open, err := f.claim.OpenAlerts(ctx)
+	if err != nil {
+		return err
+	}
+	open = slices.DeleteFunc(open, func(o alert.Open) bool { return telemetry.Partition(o.Device, f.w.Partitions) != f.w.Partition })
+	f.snapshot = f.w.Registry()
+	f.alerts = alert.NewEvaluator(f.snapshot.Thresholds, open, telemetry.MicrosOf(time.Now()))
+	return nil
+}
