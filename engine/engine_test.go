@@ -582,3 +582,30 @@ func TestAdmin(t *testing.T) {
 	expect(t, "bad customer", s.get(a+"/admin/sites", "Authorization", token, "X-Customer-ID", "x").status, 400)
 	expect(t, "unknown customer", s.get(a+"/admin/sites", "Authorization", token, "X-Customer-ID", uuid.NewString()).status, 404)
 }
+
+func TestADatabaseThatIsAwayStopsNobodyWhoIsKnown(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Second)
+	const allow = "UPDATE pg_database SET datallowconn = $1 WHERE datname = current_database()"
+	s.exec(allow, false)
+	s.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+	known, unknown := s.event(0, now, "voltage", "1"), strings.Replace(s.event(1, now, "voltage", "2"), s.device(1).ID.String(), uuid.NewString(), 1)
+	a := s.post("application/x-ndjson", known+"\n"+unknown)
+	if a.status != 200 || !strings.Contains(a.body, `"accepted":1,"rejected":1`) || !strings.Contains(a.body, "registry_down") {
+		t.Errorf("a batch with an unknown device: %d %s", a.status, a.body)
+	}
+	if a := s.post("application/json", unknown); a.status != 503 || a.header.Get("Retry-After") == "" {
+		t.Errorf("an unknown device: %d %s", a.status, a.body)
+	}
+	wait(t, "health to say it", func() bool {
+		body := s.get(s.engine.Addresses().Collector + "/v1/health").body
+		return strings.Contains(body, `"db":"disconnected"`) && strings.Contains(body, `"service":"degraded"`)
+	})
+	expect(t, "depth", s.engine.Depth(), 1)
+	s.exec(allow, true)
+	s.drained()
+	expect(t, "stored", s.rows("SELECT sum(value) FROM ingest_events"), "1")
+	wait(t, "health to recover", func() bool {
+		return strings.Contains(s.get(s.engine.Addresses().Collector+"/v1/health").body, `"db":"connected"`)
+	})
+}

@@ -119,7 +119,7 @@ func unavailableText(code string) string {
 		return "The queue is full: send again after the time in Retry-After."
 	case "disk_full":
 		return "The queue's disk is nearly full: send again after the time in Retry-After."
-	case "registry_down":
+	case ingest.CodeRegistryDown:
 		return "The registry cannot be asked just now whether it knows the device or parameter: send again after the time in Retry-After."
 	default:
 		return "The queue cannot store the events just now: send again after the time in Retry-After."

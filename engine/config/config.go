@@ -175,6 +175,8 @@ func parse(filename string, src []byte) (*hcl.File, hcl.Diagnostics) {
 	if diags := scan(filename, src); diags.HasErrors() {
 		return &hcl.File{Bytes: src}, diags
 	}
-	src = bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n"))
+	if bytes.IndexByte(src, '\r') >= 0 {
+		src = bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n"))
+	}
 	return hclsyntax.ParseConfig(src, filename, hcl.InitialPos)
 }

@@ -272,7 +272,7 @@ func didYouMean(given string, options []string) string {
 	if len(given) > 128 {
 		return ""
 	}
-	best, nearest := max(1, min(3, len(given)/3)), ""
+	best, nearest := max(1, min(3, len(given)/2)), ""
 	for _, option := range options {
 		if d := levenshtein.Distance(strings.ToLower(given), strings.ToLower(option), nil); d <= best && (d < best || nearest == "") {
 			best, nearest = d, option

@@ -19,6 +19,7 @@ const (
 	maxNumber    = 64      // bytes of one number
 	maxTokens    = 8 << 20 // of one file
 	maxInvalid   = 100     // characters outside strings that no token starts with
+	maxPieces    = 1 << 30 // bytes times lines (or $ and %) of all texts: HCL joins the pieces one by one
 )
 
 // scan looks over the bytes of a file before HCL's parser sees them. What it refuses is either not text, or nested
@@ -107,6 +108,7 @@ type scanner struct {
 	sequences  []int // the counts at the beginnings of the open sequences
 	tokens     int
 	invalid    int
+	pieces     int // of all closed texts, times their bytes
 	unary      int // ! and - in a row
 }
 
@@ -122,6 +124,7 @@ type frame struct {
 	marker      []byte // heredoc
 	lineStart   bool   // heredoc: nothing but text since the line began
 	directives  int    // string and heredoc: open %{ if } and %{ for }
+	pieces      int    // string and heredoc: what HCL will join
 	isDirective bool   // sequence: began with %{
 }
 
@@ -160,7 +163,9 @@ func (s *scanner) checkDepth(at int) {
 }
 
 func (s *scanner) pop() {
-	s.directives -= s.top().directives
+	top := s.top()
+	s.directives -= top.directives
+	s.pieces += top.pieces * (s.pos - top.at)
 	s.frames = s.frames[:len(s.frames)-1]
 }
 
@@ -370,8 +375,19 @@ func (s *scanner) heredoc() {
 	s.pos++
 }
 
+// piece counts one more piece of the text that is open.
+func (s *scanner) piece() {
+	top := s.top()
+	if top.pieces++; s.pieces+top.pieces*(s.pos-top.at) > maxPieces {
+		s.refuse(top.at, 1, "Text too long", "This text has too many lines, or too many $ and % signs. Put it into a file of its own and read it with file(…).")
+	}
+}
+
 // sequence handles $ and % in a text: the beginning of ${ or %{, one that is escaped by doubling, or the character alone.
 func (s *scanner) sequence() {
+	if s.piece(); s.diags != nil {
+		return
+	}
 	c := s.src[s.pos]
 	switch {
 	case s.peek(1) == c && s.peek(2) == '{':
@@ -424,6 +440,7 @@ func (s *scanner) inHeredoc() {
 	switch s.src[s.pos] {
 	case '\n':
 		top.lineStart = true
+		s.piece()
 		s.pos++
 	case '$', '%':
 		s.sequence()

@@ -63,6 +63,7 @@ const (
 	CodeTooOld             = "timestamp_too_old"
 	CodeInFuture           = "timestamp_in_future"
 	CodeEventTooLarge      = "event_too_large"
+	CodeRegistryDown       = "registry_down" // the one that passes: send the event again
 )
 
 // Service accepts bodies. Its fields are set before its first use.
@@ -280,17 +281,19 @@ func (s *Service) lookAgain(ctx context.Context, now telemetry.Micros, x *scratc
 			parameters = append(parameters, m.parameter)
 		}
 	}
-	found, err := s.Registry.Refresh(ctx, devices, parameters)
-	if err != nil {
-		return &telemetry.UnavailableError{Code: "registry_down", RetryAfter: 2 * time.Second,
-			Err: fmt.Errorf("asking the registry for devices or parameters that are not known yet: %w", err)}
+	found, down := s.Registry.Refresh(ctx, devices, parameters)
+	if down != nil && x.result.Accepted == 0 {
+		return &telemetry.UnavailableError{Code: CodeRegistryDown, RetryAfter: 2 * time.Second,
+			Err: fmt.Errorf("asking the registry for devices or parameters that are not known yet: %w", down)}
 	}
 	r := s.current()
 	for _, m := range x.missed {
 		rejection := m.rejection
-		if found {
-			_, rejection = x.decoder.next(m.data, &x.raw)
-			if rejection == nil {
+		switch {
+		case down != nil: // its neighbours are not made to wait for the answer
+			rejection = refuse(CodeRegistryDown, rejection.Field, []byte(rejection.Input), "Not known yet, and the registry cannot be asked just now: send this event again.")
+		case found:
+			if _, rejection = x.decoder.next(m.data, &x.raw); rejection == nil {
 				_, rejection = s.resolve(r, now, x)
 			}
 		}

@@ -356,7 +356,9 @@ func TestFieldText(t *testing.T) {
 			t.Errorf("%d is %q, want %q", d, got, want)
 		}
 	}
-	for in, want := range map[string]string{"": "", "{}": "", ` {"b": 1.50, "a": "<é>"} `: `{"a":"<é>","b":1.50}`} {
+	for in, want := range map[string]string{"": "", "{}": "", ` {"b": 1.50, "a": "<é>"} `: `{"a":"<é>","b":1.5}`,
+		`{"a":[1e-7,{"b":-0}],"c":1E3,"d":12345678901234567890}`: `{"a":[0.0000001,{"b":0}],"c":1000,"d":12345678901234567890}`,
+	} {
 		if got, err := CanonicalJSON([]byte(in)); err != nil || got != want {
 			t.Errorf("%q becomes %q, %v; want %q", in, got, err, want)
 		}

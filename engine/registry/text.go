@@ -41,7 +41,8 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-// CanonicalJSON rewrites a JSON object with sorted keys and no spaces; "" and an empty object become "".
+// CanonicalJSON rewrites a JSON object with sorted keys, no spaces and numbers without exponents or trailing zeros,
+// so that it reads the same after PostgreSQL kept it as jsonb; "" and an empty object become "".
 func CanonicalJSON(text []byte) (string, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return "", nil
@@ -55,6 +56,7 @@ func CanonicalJSON(text []byte) (string, error) {
 	if len(object) == 0 {
 		return "", nil
 	}
+	canonicalNumbers(object)
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
@@ -62,4 +64,22 @@ func CanonicalJSON(text []byte) (string, error) {
 		return "", err
 	}
 	return strings.TrimSuffix(out.String(), "\n"), nil
+}
+
+func canonicalNumbers(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key := range v {
+			v[key] = canonicalNumbers(v[key])
+		}
+	case []any:
+		for i := range v {
+			v[i] = canonicalNumbers(v[i])
+		}
+	case json.Number:
+		if f, err := v.Float64(); err == nil && (strings.ContainsAny(v.String(), ".eE") || f == 0) {
+			return json.Number(strconv.FormatFloat(f+0, 'f', -1, 64)) // not -0
+		}
+	}
+	return v
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nsready/nsready/engine/alert"
@@ -33,6 +34,34 @@ func (c *Claim) OpenAlerts(ctx context.Context) ([]alert.Open, error) {
 		return nil, fmt.Errorf("reading open alerts: %w", err)
 	}
 	return open, nil
+}
+
+// Latest calls row for the newest row of each device and parameter set.
+func (c *Claim) Latest(ctx context.Context, row func(device uuid.UUID, keys []string, at telemetry.Micros)) error {
+	rows, err := c.conn.Query(ctx, `SELECT d.id, l.set_id, l.time FROM telemetry_latest l JOIN devices d ON d.ref = l.device_ref`)
+	if err != nil {
+		return fmt.Errorf("reading the latest times: %w", err)
+	}
+	type entry struct {
+		device uuid.UUID
+		set    int32
+		at     time.Time
+	}
+	entries, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (e entry, err error) {
+		err = r.Scan(&e.device, &e.set, &e.at)
+		return e, err
+	})
+	if err != nil {
+		return fmt.Errorf("reading the latest times: %w", err)
+	}
+	for _, e := range entries {
+		keys, err := c.setKeys(ctx, e.set)
+		if err != nil {
+			return err
+		}
+		row(e.device, keys, telemetry.MicrosOf(e.at))
+	}
+	return nil
 }
 
 // Alerts writes transitions, in their order. One that is written again has no effect. An alert that resolves before it

@@ -71,7 +71,7 @@ func (s *Store) migrate(ctx context.Context, known []migration) (err error) {
 			return fmt.Errorf("migrating the database: %s: %w", m.name, err)
 		}
 	}
-	if err := s.look(ctx); err != nil {
+	if err := s.look(ctx, conn); err != nil {
 		return fmt.Errorf("migrating the database: %w", err)
 	}
 	return nil

@@ -114,7 +114,7 @@ func TestOpenErrors(t *testing.T) {
 		{"nothing listens", with(func(u *url.URL) { u.Host = "127.0.0.1:1" }), []string{"connecting to the database at 127.0.0.1:1/test_", "connection refused"}},
 		{"no such database", strings.Replace(good.String(), "/test_", "/nothing_", 1), []string{good.Host + "/nothing_", "does not exist"}},
 		{"no such host", with(func(u *url.URL) { u.Host = "nowhere.invalid:5432" }), []string{"nowhere.invalid:5432/test_"}},
-		{"not a URL", "postgres://pat:" + password + "@127.0.0.1:5432/x", []string{"the database URL is malformed: want postgres://"}},
+		{"bad port", "postgres://pat:" + password + "@127.0.0.1:bad/x", []string{"the database URL is malformed: want postgres://"}},
 		{"unknown setting", with(func(u *url.URL) { u.RawQuery = "sslmode=" + url.QueryEscape(password) }), []string{"the database URL is malformed", "sslmode"}},
 		{"password as a setting", "postgres://pat@127.0.0.1/x?sslmode=bad&password=" + url.QueryEscape(password), []string{"the database URL is malformed"}},
 		{"keywords", "host=127.0.0.1 password=" + password + " port=" + password, []string{"the database URL is malformed"}},

@@ -46,7 +46,7 @@ func Open(ctx context.Context, url string) (*Store, error) {
 		return nil, fmt.Errorf("connecting to the database at %s: %w", place(c), err)
 	}
 	s := &Store{pool: pool}
-	if err := s.look(ctx); err != nil {
+	if err := s.look(ctx, pool); err != nil {
 		pool.Close()
 		return nil, connectError(c, err)
 	}
@@ -54,8 +54,10 @@ func Open(ctx context.Context, url string) (*Store, error) {
 }
 
 // look finds out whether telemetry is a hypertable, which is an ordinary table, or partitioned natively.
-func (s *Store) look(ctx context.Context) error {
-	return s.pool.QueryRow(ctx, `SELECT coalesce((SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass('telemetry')), false)`).
+func (s *Store) look(ctx context.Context, db interface {
+	QueryRow(context.Context, string, ...any) pgx.Row
+}) error {
+	return db.QueryRow(ctx, `SELECT coalesce((SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass('telemetry')), false)`).
 		Scan(&s.days.hypertable)
 }
 

@@ -192,8 +192,13 @@ func TestFullQueueRefusesAndKeepsWhatItHas(t *testing.T) {
 	if err := q.Purge(t.Context(), 0, q.Partitions()[0].Last()); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); q.Refusal() != nil; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for q.Refusal() != nil {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			t.Fatal("an empty queue still refuses")
 		}
 	}

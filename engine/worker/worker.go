@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nsready/nsready/engine/alert"
@@ -23,6 +24,7 @@ import (
 type Claim interface {
 	Offset() (seq, events uint64)
 	OpenAlerts(ctx context.Context) ([]alert.Open, error)
+	Latest(ctx context.Context, row func(device uuid.UUID, keys []string, at telemetry.Micros)) error
 	Begin(ctx context.Context, events []telemetry.Event) (Tx, error)
 	Forget()
 	Close()
@@ -185,7 +187,9 @@ func (f *filling) flush(ctx context.Context) error {
 	if now := f.w.Registry(); now != f.snapshot {
 		f.claim.Forget()
 		f.alerts.Reload(now.Thresholds, telemetry.MicrosOf(time.Now()))
-		f.snapshot = now
+		if err := f.seen(ctx, now); err != nil {
+			return err
+		}
 	}
 	start := time.Now()
 	events := f.batch.Events
@@ -262,7 +266,20 @@ func (f *filling) startAlerts(ctx context.Context) error {
 		return err
 	}
 	open = slices.DeleteFunc(open, func(o alert.Open) bool { return telemetry.Partition(o.Device, f.w.Partitions) != f.w.Partition })
-	f.snapshot = f.w.Registry()
-	f.alerts = alert.NewEvaluator(f.snapshot.Thresholds, open, telemetry.MicrosOf(time.Now()))
-	return nil
+	now := f.w.Registry()
+	f.alerts = alert.NewEvaluator(now.Thresholds, open, telemetry.MicrosOf(time.Now()))
+	return f.seen(ctx, now)
+}
+
+// seen tells the alerts how far each device's values go, so that older ones that come later do not count.
+func (f *filling) seen(ctx context.Context, s *registry.Snapshot) error {
+	f.snapshot = s
+	if len(s.Thresholds) == 0 {
+		return nil
+	}
+	return f.claim.Latest(ctx, func(device uuid.UUID, keys []string, at telemetry.Micros) {
+		if telemetry.Partition(device, f.w.Partitions) == f.w.Partition {
+			f.alerts.Seen(device, keys, at)
+		}
+	})
 }

@@ -66,7 +66,7 @@ customer "Acme Mills" {
   parent = "Acme Group"
 
   project "energy" {
-    description = "Energy of ${local.city}%{ if true }!%{ else }?%{ endif }"
+    description = "Energy of ${local.city}%{if true}!%{else}?%{endif}"
     templates   = ["energy_meter"]
 
     parameter "tank level (%)" {

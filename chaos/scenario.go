@@ -1,0 +1,106 @@
+// Package chaos does faults to a running service under load, and checks that what it had acknowledged is stored, once.
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nsready/nsready/engine/store"
+	"github.com/nsready/nsready/loadgen"
+)
+
+// Scenario is load, and a fault that happens to it again and again.
+type Scenario struct {
+	Name  string
+	Title string
+	Do    func(ctx context.Context, s *System) error // injects the fault and heals it
+}
+
+// Scenarios lists what there is.
+var Scenarios = []Scenario{
+	{"service-kill", "kill -9 of the service, and a restart", func(ctx context.Context, s *System) error {
+		if err := s.Kill(); err != nil {
+			return err
+		}
+		return s.Restart(ctx)
+	}},
+	{"database-kill", "kill -9 of PostgreSQL, which the service starts again", func(_ context.Context, s *System) error {
+		return s.KillDatabase()
+	}},
+}
+
+// Load says how a scenario is run.
+type Load struct {
+	Rate   float64 // requests a second
+	Batch  int     // events a request
+	Faults int
+	Every  time.Duration // from one fault to the next
+}
+
+// Report is what came of a scenario.
+type Report struct {
+	Scenario string         `json:"scenario"`
+	Faults   int            `json:"faults"`
+	Load     loadgen.Report `json:"load"`
+}
+
+// Ok reports whether the fault bit and nothing that was acknowledged was lost, stored twice or altered.
+func (r *Report) Ok() bool { return r.Load.Ok() && r.Faults > 0 }
+
+// Run puts load on the system, does the faults, and verifies.
+func Run(ctx context.Context, sc Scenario, s *System, l Load) (Report, error) {
+	r := Report{Scenario: sc.Name}
+	db, err := store.Open(ctx, s.Ready().DatabaseURL)
+	if err != nil {
+		return r, err
+	}
+	snapshot, err := db.LoadRegistry(ctx)
+	db.Close()
+	if err != nil {
+		return r, err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	sending, stop := context.WithCancel(gctx)
+	defer stop()
+	g.Go(func() error {
+		var err error
+		// A restart may give the database another port, so that it is looked up when it is asked.
+		r.Load, err = loadgen.Run(sending, loadgen.Options{
+			Target: s.Ready().Collector, Snapshot: snapshot, Stored: stored{s}, Rate: l.Rate, Batch: l.Batch,
+			Timeout: 5 * time.Second, DrainTimeout: 2 * time.Minute,
+		})
+		if err != nil {
+			return fmt.Errorf("load: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer stop() // the load ends with the last fault healed
+		tick := time.NewTicker(l.Every)
+		defer tick.Stop()
+		for range l.Faults {
+			select {
+			case <-tick.C:
+			case <-gctx.Done():
+				return nil
+			}
+			if err := sc.Do(gctx, s); err != nil {
+				return fmt.Errorf("%s, fault %d: %w", sc.Name, r.Faults+1, err)
+			}
+			r.Faults++
+		}
+		select {
+		case <-tick.C:
+		case <-gctx.Done():
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, loadgen.ErrSaturated) {
+		return r, err
+	}
+	return r, nil
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strings"
+
+	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/store"
+)
+
+// applyView is what apply -json prints.
+type applyView struct {
+	planView
+	Applied bool  `json:"applied"` // false when there was nothing to do
+	Version int64 `json:"version"` // of the registry, now
+}
+
+func runApply(ctx context.Context, s *streams, args []string) error {
+	f := newFlags(s, "apply [flags]", `
+Make the registry match the declaration: show the plan, ask, and execute it in one transaction. It is refused when the
+registry has changed since the plan was made. What is no longer declared is retired: its history stays.
+Without a terminal, and with -json, nobody can be asked, and -auto-approve is required.
+
+Example:
+  nsready apply -auto-approve -config estates/north`)
+	var t target
+	t.register(f)
+	asJSON := f.Bool("json", false, "print the plan and its outcome as JSON")
+	approved := f.Bool("auto-approve", false, "do not ask")
+	if _, err := f.parse(args, 0); err != nil {
+		return err
+	}
+	err := func() error {
+		declared, err := loadConfig(s, t.config, *asJSON)
+		if err != nil {
+			return err
+		}
+		db, err := t.open(ctx)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		if err := db.Migrate(ctx); err != nil {
+			return err
+		}
+		current, err := db.LoadRegistry(ctx)
+		if err != nil {
+			return err
+		}
+		a := applyView{planView: viewPlan(registry.Diff(current, declared)), Version: current.Version}
+		if !*asJSON {
+			if err := printPlan(s.stdout, a.planView); err != nil {
+				return err
+			}
+		}
+		if !a.Empty() {
+			if !*approved {
+				if err := approve(ctx, s, a.Summary, *asJSON, args); err != nil {
+					return err
+				}
+			}
+			if a.Version, err = db.Apply(ctx, a.Plan, author()); err != nil {
+				return err
+			}
+			a.Applied = true
+		}
+		switch {
+		case *asJSON:
+			return writeJSON(s.stdout, a)
+		case a.Applied:
+			_, err = fmt.Fprintf(s.stdout, "\nApply complete! Resources: %d added, %d changed, %d destroyed.\nRegistry version %d.\n",
+				a.Summary.Add, a.Summary.Change, a.Summary.Destroy, a.Version)
+		}
+		return err
+	}()
+	if *asJSON {
+		return reportJSON(s.stdout, err)
+	}
+	return err
+}
+
+// approve asks on the terminal whether to go on.
+func approve(ctx context.Context, s *streams, sum summary, asJSON bool, args []string) error {
+	if asJSON || !isTerminal(s.stdin) {
+		why := "there is no terminal to ask on"
+		if asJSON {
+			why = "-json does not ask"
+		}
+		return fmt.Errorf("the changes were not approved, and %s. To apply them, run:\n\n  nsready apply %s", why, approvedArgs(args))
+	}
+	question := "\nDo you want nsready to do this?"
+	if sum.Destroy > 0 {
+		question += fmt.Sprintf(" It destroys %s; history stays.", plural(sum.Destroy, "object", "objects"))
+	}
+	if _, err := fmt.Fprint(s.stdout, question+"\nOnly 'yes' is taken for a yes.\n\n  Enter a value: "); err != nil {
+		return err
+	}
+	type line struct {
+		text string
+		err  error
+	}
+	answer := make(chan line, 1)
+	go func() { // ends with the process, if nobody answers
+		text, err := bufio.NewReader(s.stdin).ReadString('\n')
+		answer <- line{text, err}
+	}()
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(s.stdout)
+		return ctx.Err()
+	case a := <-answer:
+		if a.err != nil && a.err != io.EOF {
+			return fmt.Errorf("reading the answer: %w", a.err)
+		}
+		if strings.TrimRight(a.text, "\r\n") != "yes" {
+			return fmt.Errorf("not approved, nothing was changed")
+		}
+	}
+	return nil
+}
+
+// approvedArgs are the arguments that would have needed no question, for a shell, without the database's password.
+func approvedArgs(args []string) string {
+	list := []string{"-auto-approve"}
+	for i := 0; i < len(args); i++ {
+		name, _, inline := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
+		if name != "database-url" {
+			list = append(list, shellQuote(args[i]))
+			continue
+		}
+		list = append(list, `-database-url "$DATABASE_URL"`)
+		if !inline {
+			i++
+		}
+	}
+	return strings.Join(list, " ")
+}
+
+func shellQuote(s string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=./,:@%+"
+	if s != "" && strings.Trim(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// author is who runs this program, as far as the system tells.
+func author() store.Author {
+	a := store.Author{User: "unknown", Host: "unknown"}
+	if u, err := user.Current(); err == nil {
+		a.User = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		a.Host = host
+	}
+	return a
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/store"
+)
+
+// target says which declaration goes to which database.
+type target struct {
+	config, databaseURL, data string
+}
+
+func (t *target) register(f *flags) {
+	f.StringVar(&t.config, "config", defaultConfig, configUsage)
+	f.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, as postgres://USER:PASSWORD@HOST:PORT/DATABASE\n(default $DATABASE_URL, else the database of the 'nsready up' that runs on -data)")
+	f.StringVar(&t.data, "data", ".nsready", "data `DIR` of the running 'nsready up'")
+}
+
+func runPlan(ctx context.Context, s *streams, args []string) error {
+	f := newFlags(s, "plan [flags]", `
+Compare the declaration with the registry and show what apply would change. Nothing is changed, and nothing is locked.
+The exit code is 0 with and without changes, and 1 when there is no plan. With -detailed-exitcode it is
+0 when there are no changes, 1 when there is no plan, and 2 when there are changes.
+
+Example:
+  nsready plan -detailed-exitcode -config estates/north`)
+	var t target
+	t.register(f)
+	asJSON := f.Bool("json", false, "print the plan as JSON")
+	detailed := f.Bool("detailed-exitcode", false, "exit with 2 when there are changes")
+	if _, err := f.parse(args, 0); err != nil {
+		return err
+	}
+	err := func() error {
+		declared, err := loadConfig(s, t.config, *asJSON)
+		if err != nil {
+			return err
+		}
+		db, err := t.open(ctx)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		current, err := db.LoadRegistry(ctx)
+		if err != nil {
+			return err
+		}
+		v := viewPlan(registry.Diff(current, declared))
+		if *asJSON {
+			err = writeJSON(s.stdout, v)
+		} else {
+			err = printPlan(s.stdout, v)
+		}
+		if err == nil && *detailed && !v.Empty() {
+			return exit(exitChanges)
+		}
+		return err
+	}()
+	if *asJSON {
+		return reportJSON(s.stdout, err)
+	}
+	return err
+}
+
+// open connects to the database that the flags, the environment or a running 'nsready up' name.
+func (t *target) open(ctx context.Context) (*store.Store, error) {
+	url := t.databaseURL
+	if url == "" {
+		url = os.Getenv("DATABASE_URL")
+	}
+	if url == "" {
+		var err error
+		if url, err = runningDatabase(t.data); err != nil {
+			return nil, fmt.Errorf("which database? %w.\nStart one with 'nsready up', or name one with -database-url URL or with the environment variable DATABASE_URL", err)
+		}
+	}
+	return store.Open(ctx, url)
+}
+
+// runningDatabase returns the URL of the database of the 'nsready up' that runs on a data directory.
+func runningDatabase(data string) (string, error) {
+	name := filepath.Join(data, "ready.json")
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("no 'nsready up' runs on %s: there is no %s", data, name)
+	}
+	if err != nil {
+		return "", err
+	}
+	var running struct {
+		DatabaseURL string `json:"database_url"`
+		Pid         int    `json:"pid"`
+	}
+	if err := json.Unmarshal(text, &running); err != nil || running.DatabaseURL == "" || running.Pid <= 0 {
+		return "", fmt.Errorf("%s was not written by 'nsready up'", name)
+	}
+	if err := syscall.Kill(running.Pid, 0); errors.Is(err, syscall.ESRCH) {
+		return "", fmt.Errorf("no 'nsready up' runs on %s: its process %d has ended", data, running.Pid)
+	}
+	return running.DatabaseURL, nil
+}

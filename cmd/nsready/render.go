@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/nsready/nsready/engine/registry"
+)
+
+// planView is a plan as commands show it, as JSON and, from the same values, as text.
+type planView struct {
+	FormatVersion string `json:"format_version"`
+	*registry.Plan
+	Summary summary `json:"summary"`
+}
+
+// summary counts the changes of a plan.
+type summary struct {
+	Add     int `json:"add"`
+	Change  int `json:"change"`
+	Destroy int `json:"destroy"`
+}
+
+func viewPlan(plan *registry.Plan) planView {
+	v := planView{FormatVersion: formatVersion, Plan: plan}
+	v.Summary.Add, v.Summary.Change, v.Summary.Destroy = plan.Count()
+	if plan.Changes == nil {
+		listed := *plan
+		listed.Changes = []registry.Change{} // a list in JSON, too
+		v.Plan = &listed
+	}
+	return v
+}
+
+// printPlan writes a plan for people.
+func printPlan(w io.Writer, v planView) error {
+	paint := painter(w)
+	var out bytes.Buffer
+	if v.Empty() {
+		fmt.Fprintln(&out, "No changes. The registry matches the declaration.")
+	} else {
+		base := "Against an empty registry"
+		if v.BaseVersion > 0 {
+			base = fmt.Sprintf("Against registry version %d", v.BaseVersion)
+		} else if v.BaseRevision > 1 {
+			base = "Against a registry that was never applied to"
+		}
+		fmt.Fprintf(&out, "%s, nsready will:\n\n", base)
+		for _, c := range v.Changes {
+			printChange(&out, paint, c)
+		}
+		fmt.Fprintf(&out, "\nPlan: %d to add, %d to change, %d to destroy.\n", v.Summary.Add, v.Summary.Change, v.Summary.Destroy)
+	}
+	if n := len(v.Unmanaged); n > 0 {
+		fmt.Fprintf(&out, "\nNote: %s in the registry but not in the declaration, made outside nsready. They stay as they are.\n",
+			plural(n, "object is", "objects are"))
+	}
+	_, err := w.Write(out.Bytes())
+	return err
+}
+
+func printChange(out *bytes.Buffer, paint func(color, string) string, c registry.Change) {
+	colors := map[registry.Action]color{registry.Create: green, registry.Update: yellow, registry.Delete: red}
+	fmt.Fprintf(out, "  %s %s", paint(colors[c.Action], string(rune(c.Action))), clean(c.Address.String()))
+	if c.Reason != "" {
+		fmt.Fprintf(out, " (%s)", c.Reason)
+	}
+	out.WriteByte('\n')
+	for _, f := range c.Fields {
+		if c.Action == registry.Update {
+			fmt.Fprintf(out, "      %s: %s -> %s\n", f.Name, showValue(f.Before), showValue(f.After))
+		} else {
+			fmt.Fprintf(out, "      %s: %s\n", f.Name, showValue(f.After))
+		}
+	}
+}
+
+// showValue quotes a value, except JSON objects, which escape by themselves what must be.
+func showValue(v string) string {
+	switch {
+	case v == "":
+		return "(none)"
+	case strings.HasPrefix(v, "{") && json.Valid([]byte(v)):
+		return clean(v)
+	}
+	return fmt.Sprintf("%q", v)
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/nsready/nsready/engine/config"
+	"github.com/nsready/nsready/engine/registry"
+)
+
+const defaultConfig = "nsready.hcl"
+
+const configUsage = "the declaration: a `FILE`, or a directory with *.hcl files"
+
+// validation is what validate -json prints.
+type validation struct {
+	FormatVersion string       `json:"format_version"`
+	Valid         bool         `json:"valid"`
+	ErrorCount    int          `json:"error_count"`
+	WarningCount  int          `json:"warning_count"`
+	Diagnostics   []diagnostic `json:"diagnostics"`
+}
+
+func runValidate(_ context.Context, s *streams, args []string) error {
+	f := newFlags(s, "validate [flags] [PATH]", `
+Check a declaration: syntax, names, references, ranges. Nothing is connected to or changed.
+PATH is a shorter way to say -config PATH. The exit code is 0 when the declaration is valid, otherwise 1.
+
+Example:
+  nsready validate estates/north`)
+	path := f.String("config", defaultConfig, configUsage)
+	asJSON := f.Bool("json", false, "print the diagnostics as JSON")
+	rest, err := f.parse(args, 1)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		*path = rest[0]
+	}
+	declared, sources, diags := config.Load(*path)
+	list := describe(diags, sources)
+	if *asJSON {
+		v := validation{FormatVersion: formatVersion, Valid: !diags.HasErrors(), Diagnostics: list}
+		for _, d := range list {
+			if d.Severity == "warning" {
+				v.WarningCount++
+			} else {
+				v.ErrorCount++
+			}
+		}
+		err = writeJSON(s.stdout, v)
+	} else {
+		err = printDiagnostics(s.stderr, list)
+	}
+	switch {
+	case err != nil:
+		return err
+	case diags.HasErrors():
+		return exit(exitFailed)
+	case !*asJSON:
+		_, err = fmt.Fprintf(s.stdout, "%s is valid: %s.\n", *path, declared)
+	}
+	return err
+}
+
+// loadConfig reads a declaration for a command that goes on with it, and reports what is wrong with it.
+func loadConfig(s *streams, path string, asJSON bool) (*registry.Snapshot, error) {
+	declared, sources, diags := config.Load(path)
+	if err := reportDiagnostics(s, diags, sources, asJSON); err != nil {
+		return nil, err
+	}
+	return declared, nil
+}
+
+// reportDiagnostics prints diagnostics. Its error is not nil when one of them is an error.
+func reportDiagnostics(s *streams, diags hcl.Diagnostics, sources *config.Sources, asJSON bool) error {
+	list := describe(diags, sources)
+	var err error
+	if asJSON && diags.HasErrors() {
+		err = writeJSON(s.stdout, failure{formatVersion, list})
+	} else {
+		err = printDiagnostics(s.stderr, list)
+	}
+	if err == nil && diags.HasErrors() {
+		return exit(exitFailed)
+	}
+	return err
+}
