@@ -45,10 +45,7 @@ Example:
 			return err
 		}
 		defer db.Close()
-		if err := db.Migrate(ctx); err != nil {
-			return err
-		}
-		current, err := db.LoadRegistry(ctx)
+		current, ready, err := loadRegistry(ctx, db)
 		if err != nil {
 			return err
 		}
@@ -63,6 +60,16 @@ Example:
 				if err := approve(ctx, s, a.Summary, *asJSON, args); err != nil {
 					return err
 				}
+			}
+			if !ready {
+				// The tables are made once it is certain that this is the database, and the plan gets the registry to start from.
+				if err := db.Migrate(ctx); err != nil {
+					return err
+				}
+				if current, err = db.LoadRegistry(ctx); err != nil {
+					return err
+				}
+				a.planView = viewPlan(registry.Diff(current, declared))
 			}
 			if a.Version, err = db.Apply(ctx, a.Plan, author()); err != nil {
 				return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -210,6 +211,9 @@ func reportJSON(w io.Writer, err error) error {
 	}
 	if err := writeJSON(w, failure{formatVersion, []diagnostic{{Severity: "error", Summary: err.Error()}}}); err != nil {
 		return err
+	}
+	if errors.Is(err, context.Canceled) {
+		return exit(exitInterrupted)
 	}
 	return exit(exitFailed)
 }

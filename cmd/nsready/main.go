@@ -60,11 +60,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &code):
+		return int(code)
 	case interrupted():
 		fmt.Fprintln(stderr, "Interrupted.")
 		return exitInterrupted
-	case errors.As(err, &code):
-		return int(code)
 	}
 	fmt.Fprintln(stderr, "Error:", err)
 	return exitFailed

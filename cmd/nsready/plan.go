@@ -50,7 +50,7 @@ Example:
 			return err
 		}
 		defer db.Close()
-		current, err := db.LoadRegistry(ctx)
+		current, _, err := loadRegistry(ctx, db)
 		if err != nil {
 			return err
 		}
@@ -69,6 +69,15 @@ Example:
 		return reportJSON(s.stdout, err)
 	}
 	return err
+}
+
+// loadRegistry reads the registry, which is empty and not ready when the database has no tables.
+func loadRegistry(ctx context.Context, db *store.Store) (current *registry.Snapshot, ready bool, err error) {
+	current, err = db.LoadRegistry(ctx)
+	if errors.Is(err, store.ErrNoSchema) {
+		return registry.NewSnapshot(nil), false, nil
+	}
+	return current, true, err
 }
 
 // open connects to the database that the flags, the environment or a running 'nsready up' name.

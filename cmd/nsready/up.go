@@ -385,14 +385,54 @@ func (m *machine) supervise(ctx context.Context) error {
 	}
 }
 
-// simulate sends what the declared devices might, and says now and then how much.
+// simulate sends what the declared devices might, and shows what arrives in the database.
 func (m *machine) simulate(ctx context.Context) error {
-	return loadgen.Simulate(ctx, loadgen.SimulateOptions{
-		Target: "http://" + m.engine.Addresses().Collector, Registry: m.engine.Snapshot,
-		Progress: func(sent, refused int) {
-			m.say("%s  simulated %d events, %d refused, %d in the queue", time.Now().Format(time.TimeOnly), sent, refused, m.engine.Depth())
-		},
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return loadgen.Simulate(ctx, loadgen.SimulateOptions{Target: "http://" + m.engine.Addresses().Collector, Registry: m.engine.Snapshot})
 	})
+	g.Go(func() error { return m.show(ctx) })
+	return g.Wait()
+}
+
+// show says every few seconds what is in the database.
+func (m *machine) show(ctx context.Context) error {
+	const interval, devices, parameters = 3 * time.Second, 3, 4
+	db, err := store.Open(ctx, m.database)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		events, err := db.CountEvents(ctx)
+		var newest []store.Reading
+		if err == nil {
+			newest, err = db.Newest(ctx, devices)
+		}
+		if err != nil { // the engine logs that the database is away
+			continue
+		}
+		m.say("\n%s  %d events stored, %d in the queue", time.Now().Format(time.TimeOnly), events, m.engine.Depth())
+		for len(newest) > 0 {
+			device := newest[0].Device
+			line, n := "", 0
+			for len(newest) > 0 && newest[0].Device == device {
+				if r := newest[0]; r.Value != nil && n < parameters {
+					line += fmt.Sprintf("  %s %.5g %s", r.Parameter, *r.Value, r.Unit)
+					n++
+				}
+				newest = newest[1:]
+			}
+			m.say("  %-50s%s", device, line)
+		}
+	}
 }
 
 // stop stops what start started.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -19,9 +20,13 @@ import (
 	"github.com/nsready/nsready/engine/registry"
 )
 
+// ErrNoSchema says that the database was never migrated.
+var ErrNoSchema = errors.New("the database has no registry yet")
+
 // LoadRegistry reads the whole registry as it is at one moment: retired and unmanaged objects too.
 // Addresses follow from names. A parameter template whose key names no project has its whole key as its path.
 // Rows written by other programs are read leniently: what cannot be understood takes its default.
+// A database without tables yields ErrNoSchema.
 func (s *Store) LoadRegistry(ctx context.Context) (*registry.Snapshot, error) {
 	var l loader
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
@@ -40,6 +45,12 @@ func (s *Store) LoadRegistry(ctx context.Context) (*registry.Snapshot, error) {
 		}
 		return nil
 	})
+	if code(err) == undefinedTable {
+		var exists bool
+		if e := s.pool.QueryRow(ctx, `SELECT to_regclass('schema_migrations') IS NOT NULL`).Scan(&exists); e == nil && !exists {
+			err = ErrNoSchema
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("loading the registry: %w", err)
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"reflect"
 	"testing"
 	"time"
@@ -60,6 +61,12 @@ func TestLoadRegistryReadsForeignRows(t *testing.T) {
 	orphan := got.Parameter("project:00000000-0000-0000-0000-000000000000:x")
 	if orphan.Type != registry.TypeBool || orphan.Min.Set || !orphan.Required || orphan.OnViolation != registry.Flag || orphan.Quality != 0 {
 		t.Errorf("orphan %+v", orphan)
+	}
+}
+
+func TestLoadRegistryWithoutSchema(t *testing.T) {
+	if _, err := openTest(t).LoadRegistry(testContext(t)); !errors.Is(err, ErrNoSchema) {
+		t.Errorf("got %v, want ErrNoSchema", err)
 	}
 }
 
