@@ -4,7 +4,7 @@ SHELL := /bin/sh
 GO ?= go
 # A Go older than go.mod asks for fetches the one it needs, unless you forbid it.
 export GOTOOLCHAIN ?= auto
-FUZZTIME ?= 10s
+FUZZTIME ?= 30s
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,10 +16,10 @@ test: go postgres ## Run all tests with the race detector, against real PostgreS
 	@race=-race; .ci/setup gcc || { race=; echo "WARNING: testing WITHOUT the race detector" >&2; }; \
 	set -x; $(GO) test $$race -timeout 5m ./...
 
-bench: go postgres ## Run the benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
+bench: postgres build ## Measure the service beside raw COPY and a bare HTTP server; writes bench.json
+	$(GO) run ./loadgen/bench
 
-fuzz: go postgres ## Fuzz each target for FUZZTIME (10s)
+fuzz: go postgres ## Fuzz each target for FUZZTIME (30s)
 	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$dir/*_test.go); do \
 			echo "$$dir $$target"; \

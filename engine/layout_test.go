@@ -38,9 +38,10 @@ var mayImport = map[string][]string{
 		"chaos", "engine", "engine/alert", "engine/api", "engine/config", "engine/ingest", "engine/postgres", "engine/registry",
 		"engine/store", "engine/stream", "engine/telemetry", "engine/worker", "loadgen", "migrations",
 	},
-	"loadgen":    {"engine/registry", "engine/telemetry"},
-	"chaos":      {"engine/registry", "engine/store", "engine/telemetry", "loadgen"},
-	"migrations": {},
+	"loadgen":       {"engine/registry", "engine/telemetry"},
+	"loadgen/bench": {"engine/config", "engine/registry", "engine/store", "engine/store/storebench", "engine/telemetry", "loadgen"},
+	"chaos":         {"engine/registry", "engine/store", "engine/telemetry", "loadgen"},
+	"migrations":    {},
 	// for tests
 	"engine/store/storetest":  {"engine/postgres"},
 	"engine/store/storebench": {"engine/telemetry"},

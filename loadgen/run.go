@@ -38,6 +38,8 @@ type Options struct {
 
 	// Progress, when not nil, is called about once a second, never twice at a time.
 	Progress func(Progress)
+
+	slack time.Duration // how far behind its rate the generator may fall; 0 is 250 ms and a hundredth of the time
 }
 
 // Progress is where a run stands.
@@ -135,6 +137,7 @@ func (o *Options) validate() error {
 	}
 	set(&o.Timeout, 10*time.Second)
 	set(&o.DrainTimeout, time.Minute)
+	set(&o.slack, 250*time.Millisecond+o.Duration/100)
 	o.Batch = max(o.Batch, 1)
 	if o.MaxInFlight == 0 {
 		o.MaxInFlight = 10_000
@@ -230,8 +233,10 @@ func (s *sender) send(ctx context.Context) {
 	spent := make(chan []byte, cap(ahead))
 	stop := make(chan struct{})
 	var encoding sync.WaitGroup
-	encoding.Go(func() { s.encode(ahead, spent, stop) })
+	full := make(chan struct{})
+	encoding.Go(func() { s.encode(ahead, spent, full, stop) })
 	defer func() { close(stop); encoding.Wait() }()
+	<-full
 
 	header := http.Header{"Content-Type": {contentType(o.Batch)}}
 	target := o.Target + "/v1/ingest#"
@@ -252,7 +257,10 @@ func (s *sender) send(ctx context.Context) {
 		return nil
 	}
 	attacker := vegeta.NewAttacker(vegeta.Client(s.client), vegeta.MaxWorkers(uint64(o.MaxInFlight)))
-	pace := pace{rate: o.Rate, duration: o.Duration, total: uint64(o.Rate * o.Duration.Seconds())}
+	pace := pace{rate: o.Rate, total: uint64(o.Rate * o.Duration.Seconds()), giveUp: o.Duration + 4*o.slack}
+	if o.Duration > 0 {
+		pace.total = max(pace.total, 1)
+	}
 	began := time.Now()
 	results := attacker.Attack(targeter, pace, 0, "")
 	tick := time.NewTicker(time.Second)
@@ -280,18 +288,18 @@ func (s *sender) send(ctx context.Context) {
 	r.Achieved = float64(r.Requests) / r.Seconds
 	switch behind := sent - pace.due(r.Requests); {
 	case r.Requests == 0:
-	case ctx.Err() == nil && r.Requests < pace.total, behind > time.Duration(r.Seconds*1e7)+250*time.Millisecond:
+	case ctx.Err() == nil && r.Requests < pace.total, behind > o.slack:
 		r.Saturated = fmt.Sprintf("%.0f of %g requests/s could be sent; lower -rate, or send more events a request", r.Achieved, o.Rate)
 	case s.starved.Load() > r.Requests/100+10:
 		r.Saturated = fmt.Sprintf("%d of %d requests waited for their body to be encoded; lower -rate or -batch", s.starved.Load(), r.Requests)
 	}
 }
 
-// pace is a constant rate of a given number of requests, 0 for no end. It gives up when it is far behind.
+// pace is a constant rate of total requests, 0 for no end. It gives up when it is far behind.
 type pace struct {
-	rate     float64
-	duration time.Duration
-	total    uint64
+	rate   float64
+	total  uint64
+	giveUp time.Duration
 }
 
 var _ vegeta.Pacer = pace{}
@@ -302,7 +310,7 @@ func (p pace) due(request uint64) time.Duration {
 }
 
 func (p pace) Pace(elapsed time.Duration, hits uint64) (wait time.Duration, stop bool) {
-	if p.duration > 0 && (hits >= max(p.total, 1) || elapsed > p.duration+p.duration/20+time.Second) {
+	if p.total > 0 && (hits >= p.total || elapsed > p.giveUp) {
 		return 0, true
 	}
 	return p.due(hits) - elapsed, false
@@ -310,10 +318,13 @@ func (p pace) Pace(elapsed time.Duration, hits uint64) (wait time.Duration, stop
 
 func (p pace) Rate(time.Duration) float64 { return p.rate }
 
-// encode keeps ahead filled with bodies in the order of their events.
-func (s *sender) encode(ahead chan<- request, spent <-chan []byte, stop <-chan struct{}) {
+// encode keeps ahead filled with bodies in the order of their events. It closes full when there are as many as go in.
+func (s *sender) encode(ahead chan<- request, spent <-chan []byte, full chan<- struct{}, stop <-chan struct{}) {
 	e := s.seq.Encoder()
 	for first := uint64(0); ; first += uint64(s.options.Batch) {
+		if first == uint64(cap(ahead)*s.options.Batch) {
+			close(full)
+		}
 		var body []byte
 		select {
 		case body = <-spent:

@@ -139,15 +139,16 @@ func printHelp(w io.Writer) {
 // flags is the command line of one command. Flags may stand before and after other arguments.
 type flags struct {
 	*flag.FlagSet
-	s *streams
+	help func()
 }
 
 // newFlags begins the command line of a command. usage is what follows "nsready"; help ends with an example.
 func newFlags(s *streams, usage, help string) *flags {
 	name, _, _ := strings.Cut(usage, " ")
-	f := &flags{flag.NewFlagSet(name, flag.ContinueOnError), s}
+	f := &flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError)}
 	f.SetOutput(io.Discard)
-	f.Usage = func() {
+	f.Usage = func() {} // would be called for mistakes too
+	f.help = func() {
 		fmt.Fprintf(s.stdout, "Usage: nsready %s\n\n%s\n", usage, strings.TrimSpace(help))
 		any := false
 		f.VisitAll(func(*flag.Flag) { any = true })
@@ -155,7 +156,6 @@ func newFlags(s *streams, usage, help string) *flags {
 			fmt.Fprint(s.stdout, "\nFlags:\n")
 			f.SetOutput(s.stdout)
 			f.PrintDefaults()
-			f.SetOutput(io.Discard)
 		}
 	}
 	return f
@@ -167,6 +167,7 @@ func (f *flags) parse(args []string, most int) (rest []string, err error) {
 	for len(args) > 0 {
 		if err := f.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
+				f.help()
 				return nil, errHelp
 			}
 			return nil, fmt.Errorf("%w\n'nsready %s -help' lists the flags.", err, f.Name())

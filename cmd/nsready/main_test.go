@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,11 +33,16 @@ func TestMain(m *testing.M) {
 	storetest.Main(m)
 }
 
+// tbKey is the key of a script's testing.TB.
+type tbKey struct{}
+
 // TestScripts runs testdata/script/*.txtar. Beside testscript's own commands there are
 //
 //	database             make an empty database, and name it in DATABASE_URL
-//	psql SQL             run a statement there
-//	wantjson FILE KEY=VALUE ...   compare values of a JSON document, at paths such as changes.0.action
+//	[!] psql SQL         run a statement there
+//	ready FILE           write the ready.json of a running 'nsready up' that has this database
+//	exits CODE PROGRAM … run a program that must exit with this code
+//	wantjson FILE KEY=VALUE …   compare values of a JSON document, at paths such as changes.0.action
 //	mode FILE OCTAL      compare a file's permissions
 func TestScripts(t *testing.T) {
 	program, err := os.Executable()
@@ -47,7 +54,8 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			bin := filepath.Join(env.WorkDir, ".bin")
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
-			env.Values[testing.TB(nil)] = env.T()
+			env.Setenv("GO_VERSION", runtime.Version())
+			env.Values[tbKey{}] = env.T()
 			if err := os.Mkdir(bin, 0o755); err != nil {
 				return err
 			}
@@ -55,12 +63,22 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"database": func(ts *testscript.TestScript, _ bool, _ []string) {
-				ts.Setenv("DATABASE_URL", storetest.Database(ts.Value(testing.TB(nil)).(testing.TB)))
+				ts.Setenv("DATABASE_URL", storetest.Database(ts.Value(tbKey{}).(testing.TB)))
 			},
-			"psql": func(ts *testscript.TestScript, _ bool, args []string) {
-				ts.Check(execute(ts.Getenv("DATABASE_URL"), strings.Join(args, " ")))
+			"psql": func(ts *testscript.TestScript, neg bool, args []string) {
+				if err := execute(ts.Getenv("DATABASE_URL"), args[0]); (err != nil) != neg {
+					ts.Fatalf("%s: %v", args[0], err)
+				}
 			},
+			"exits":    exits,
 			"wantjson": wantJSON,
+			"ready": func(ts *testscript.TestScript, _ bool, args []string) {
+				name := ts.MkAbs(args[0])
+				ts.Check(os.MkdirAll(filepath.Dir(name), 0o755))
+				text, err := json.Marshal(map[string]any{"database_url": ts.Getenv("DATABASE_URL"), "pid": os.Getpid()})
+				ts.Check(err)
+				ts.Check(os.WriteFile(name, text, 0o600))
+			},
 			"mode": func(ts *testscript.TestScript, _ bool, args []string) {
 				info, err := os.Stat(ts.MkAbs(args[0]))
 				ts.Check(err)
@@ -82,6 +100,22 @@ func execute(url, sql string) error {
 	defer conn.Close(ctx)
 	_, err = conn.Exec(ctx, sql)
 	return err
+}
+
+// exits is exec with an exit code.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	var failed *exec.ExitError
+	code := 0
+	switch {
+	case errors.As(err, &failed):
+		code = failed.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("%s exited with %d, want %s", args[1], code, args[0])
+	}
 }
 
 func wantJSON(ts *testscript.TestScript, _ bool, args []string) {

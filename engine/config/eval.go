@@ -218,7 +218,7 @@ func (l *loader) step(expr hclsyntax.Expression) *problem {
 	return nil
 }
 
-// charge counts n bytes, or a list's items at 16 bytes each, that an expression is about to make.
+// charge counts n bytes, or a list's items at 32 bytes each, that an expression is about to make.
 func (l *loader) charge(n int, rng hcl.Range) *problem {
 	if n > maxString {
 		return fail(rng, "Value too large", "A value may have up to %d bytes; this one would have %d.", maxString, n)

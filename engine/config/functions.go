@@ -81,7 +81,7 @@ func (l *loader) checkItems(n int, rng hcl.Range) *problem {
 	if n > maxItems {
 		return fail(rng, "Value too large", "A list may have up to %d items; this one would have %d.", maxItems, n)
 	}
-	return l.charge(16*n, rng)
+	return l.charge(32*n, rng)
 }
 
 func concat(l *loader, c call) (any, *problem) {

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/nsready/nsready/engine/config"
+)
+
+func TestPrintDiagnostics(t *testing.T) {
+	for _, test := range []struct {
+		name, src, from, to string // the place is from the first from up to the next to
+		want                []string
+	}{
+		{"plain", "a = 1\nb  = 22\n", "22", "\n", []string{"x.hcl:2:6: Error: Odd", "   2: b  = 22", "           ^^"}},
+		{"tabs", "\ta\t= 1", "1", "", []string{"x.hcl:1:6: Error: Odd", "   1: \ta\t= 1", "      \t \t  ^"}},
+		{"wide", "水 = 北x", "北", "", []string{"x.hcl:1:5: Error: Odd", "   1: 水 = 北x", "           ^^^"}},
+		{"combining", "e\u0301 = 1", "1", "", []string{"x.hcl:1:5: Error: Odd", "   1: e\u0301 = 1", "          ^"}},
+		{"nothing to mark", "a = ", "", "", []string{"x.hcl:1:1: Error: Odd", "   1: a = ", "      ^"}},
+		{"over lines", "a = [\n  1,\n]\n", "[", "]", []string{"   1: a = [", "          ^"}},
+		{"hostile", "a = \"\x1b[2J\u202e\" z", "z", "", []string{"   1: a = \"\ufffd[2J\ufffd\" z", "                   ^"}},
+		{"carriage return", "a = z\r\nb = 1\r\n", "z", "\r", []string{"   1: a = z", "          ^"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			start := strings.Index(test.src, test.from)
+			end := len(test.src)
+			if test.from == "" {
+				end = start
+			} else if test.to != "" {
+				end = start + strings.Index(test.src[start:], test.to)
+			}
+			subject := hcl.Range{Filename: "x.hcl", Start: positionOf(test.src, start), End: positionOf(test.src, end)}
+			diags := hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Odd", Detail: "Quite odd.", Subject: &subject}}
+			sources := &config.Sources{Files: map[string]*hcl.File{"x.hcl": {Bytes: []byte(test.src)}}}
+			var out bytes.Buffer
+			if err := printDiagnostics(&out, describe(diags, sources)); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range append(test.want, "Quite odd.") {
+				if !strings.Contains(out.String(), want+"\n") {
+					t.Errorf("no line %q in\n%s", want, out.String())
+				}
+			}
+		})
+	}
+}
+
+// positionOf counts as HCL does, in tests without clusters of more than one combining mark.
+func positionOf(src string, offset int) hcl.Pos {
+	line := src[:offset]
+	pos := hcl.Pos{Line: 1 + strings.Count(line, "\n"), Column: 1, Byte: offset}
+	for _, r := range line[strings.LastIndexByte(line, '\n')+1:] {
+		if r != '\u0301' {
+			pos.Column++
+		}
+	}
+	return pos
+}
+
+func TestPrintDiagnosticsWithoutPlace(t *testing.T) {
+	var out bytes.Buffer
+	diags := hcl.Diagnostics{
+		{Severity: hcl.DiagWarning, Summary: "Unused"},
+		{Severity: hcl.DiagError, Summary: "Declaration not readable", Detail: "x.hcl: it is a directory."},
+	}
+	if err := printDiagnostics(&out, describe(diags, nil)); err != nil {
+		t.Fatal(err)
+	}
+	const want = "Warning: Unused\n\nError: Declaration not readable\n\nx.hcl: it is a directory.\n"
+	if out.String() != want {
+		t.Errorf("got  %q\nwant %q", out.String(), want)
+	}
+}
