@@ -149,8 +149,12 @@ func (e *Engine) newWorker(i int, epoch string) *worker.Worker {
 			}
 			return claim{c}, nil
 		},
-		Read: func(ctx context.Context, after uint64, yield func(uint64, []byte, bool) error) error {
-			return e.queue.Read(ctx, i, after, yield)
+		Read: func(ctx context.Context, after uint64) (worker.Reader, error) {
+			r, err := e.queue.Read(ctx, i, after)
+			if err != nil {
+				return nil, err
+			}
+			return r, nil
 		},
 		Registry: e.view.Snapshot,
 		Metrics:  &e.metrics.worker,

@@ -102,7 +102,11 @@ func approve(ctx context.Context, s *streams, sum summary, asJSON bool, args []s
 	}
 	question := "\nDo you want nsready to do this?"
 	if sum.Destroy > 0 {
-		question += fmt.Sprintf(" It destroys %s; history stays.", plural(sum.Destroy, "object", "objects"))
+		objects := "objects"
+		if sum.Destroy == 1 {
+			objects = "object"
+		}
+		question += fmt.Sprintf(" It destroys %d %s; history stays.", sum.Destroy, objects)
 	}
 	if _, err := fmt.Fprint(s.stdout, question+"\nOnly 'yes' is taken for a yes.\n\n  Enter a value: "); err != nil {
 		return err

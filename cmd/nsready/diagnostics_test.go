@@ -21,7 +21,7 @@ func TestPrintDiagnostics(t *testing.T) {
 		{"combining", "e\u0301 = 1", "1", "", []string{"x.hcl:1:5: Error: Odd", "   1: e\u0301 = 1", "          ^"}},
 		{"nothing to mark", "a = ", "", "", []string{"x.hcl:1:1: Error: Odd", "   1: a = ", "      ^"}},
 		{"over lines", "a = [\n  1,\n]\n", "[", "]", []string{"   1: a = [", "          ^"}},
-		{"hostile", "a = \"\x1b[2J\u202e\" z", "z", "", []string{"   1: a = \"\ufffd[2J\ufffd\" z", "                   ^"}},
+		{"hostile", "a = \"\x1b[2J\u202e\" z", "z", "", []string{"   1: a = \"\ufffd[2J\ufffd\" z", "                  ^"}},
 		{"carriage return", "a = z\r\nb = 1\r\n", "z", "\r", []string{"   1: a = z", "          ^"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

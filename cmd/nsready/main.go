@@ -37,6 +37,7 @@ var commands = []command{
 	{"plan", "show what apply would change", runPlan},
 	{"apply", "make the registry match the declaration", runApply},
 	{"up", "run everything on this machine", runUp},
+	{"load", "send telemetry at a rate and verify what is stored", runLoad},
 	{"version", "print the version of this program", runVersion},
 }
 

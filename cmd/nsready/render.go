@@ -55,8 +55,11 @@ func printPlan(w io.Writer, v planView) error {
 		fmt.Fprintf(&out, "\nPlan: %d to add, %d to change, %d to destroy.\n", v.Summary.Add, v.Summary.Change, v.Summary.Destroy)
 	}
 	if n := len(v.Unmanaged); n > 0 {
-		fmt.Fprintf(&out, "\nNote: %s in the registry but not in the declaration, made outside nsready. They stay as they are.\n",
-			plural(n, "object is", "objects are"))
+		objects, are := "objects", "are"
+		if n == 1 {
+			objects, are = "object", "is"
+		}
+		fmt.Fprintf(&out, "\nNote: %d unmanaged %s in the registry, made outside nsready, %s left alone.\n", n, objects, are)
 	}
 	_, err := w.Write(out.Bytes())
 	return err
@@ -87,11 +90,4 @@ func showValue(v string) string {
 		return clean(v)
 	}
 	return fmt.Sprintf("%q", v)
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }

@@ -35,7 +35,7 @@ func TestPrintPlan(t *testing.T) {
 
 Plan: 1 to add, 1 to change, 1 to destroy.
 
-Note: 1 object is in the registry but not in the declaration, made outside nsready. They stay as they are.
+Note: 1 unmanaged object in the registry, made outside nsready, is left alone.
 `,
 		},
 		{

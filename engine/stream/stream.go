@@ -325,38 +325,51 @@ func unavailable(err error) error {
 // errStoreFull is JetStream's "maximum bytes exceeded" (JSStreamStoreFailedF).
 const errStoreFull = 10077
 
-// Read calls yield for every frame after a sequence, in order, waiting for new ones, until ctx ends, yield fails or the
-// stream does. more is how many frames are known to follow at once.
-func (q *Queue) Read(ctx context.Context, partition int, after uint64, yield func(seq uint64, data []byte, more bool) error) error {
-	p := q.partitions[partition]
-	consumer, err := p.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+// Reader reads the frames of a partition in order, waiting for new ones.
+type Reader struct {
+	partition int
+	messages  jetstream.MessagesContext
+}
+
+// Read begins to read a partition after a sequence.
+func (q *Queue) Read(ctx context.Context, partition int, after uint64) (*Reader, error) {
+	doing := func(err error) error {
+		return fmt.Errorf("reading queue partition %d after frame %d: %w", partition, after, err)
+	}
+	consumer, err := q.partitions[partition].stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
 	})
 	if err != nil {
-		return fmt.Errorf("reading queue partition %d after frame %d: %w", partition, after, err)
+		return nil, doing(err)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxBytes(8 << 20))
+	messages, err := consumer.Messages(jetstream.PullMaxBytes(readAhead))
 	if err != nil {
-		return fmt.Errorf("reading queue partition %d after frame %d: %w", partition, after, err)
+		return nil, doing(err)
 	}
-	defer messages.Stop()
-	for {
-		m, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return fmt.Errorf("reading queue partition %d: %w", partition, err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return fmt.Errorf("reading queue partition %d: %w", partition, err)
-		}
-		if err := yield(meta.Sequence.Stream, m.Data(), meta.NumPending > 0); err != nil {
-			return err
-		}
-	}
+	return &Reader{partition, messages}, nil
 }
+
+// readAhead is how many bytes of frames a Reader holds.
+const readAhead = 4 << 20
+
+// Next returns the next frame, and whether more are known to follow. It waits until ctx ends.
+func (r *Reader) Next(ctx context.Context) (seq uint64, data []byte, more bool, err error) {
+	m, err := r.messages.Next(jetstream.NextContext(ctx))
+	if err != nil {
+		if ctx.Err() != nil {
+			return 0, nil, false, context.Cause(ctx)
+		}
+		return 0, nil, false, fmt.Errorf("reading queue partition %d: %w", r.partition, err)
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return 0, nil, false, fmt.Errorf("reading queue partition %d: %w", r.partition, err)
+	}
+	return meta.Sequence.Stream, m.Data(), meta.NumPending > 0, nil
+}
+
+// Close ends the reading.
+func (r *Reader) Close() { r.messages.Stop() }
 
 // Purge removes the frames of a partition up to and including a sequence.
 func (q *Queue) Purge(ctx context.Context, partition int, upTo uint64) error {

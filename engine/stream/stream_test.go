@@ -61,28 +61,29 @@ func read(t *testing.T, q *Queue, partition int, after uint64, n int) (values []
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	enough := errors.New("enough")
+	r, err := q.Read(ctx, partition, after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
 	var decoder telemetry.Decoder
-	err := q.Read(ctx, partition, after, func(seq uint64, data []byte, _ bool) error {
+	for len(values) < n {
+		seq, data, _, err := r.Next(ctx)
+		if err != nil {
+			t.Fatalf("after %d of %d values: %v", len(values), n, err)
+		}
 		var b telemetry.Batch
 		h, err := decoder.Append(&b, data)
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
 		if after == 0 && h.Before != uint64(len(values)) {
-			return fmt.Errorf("frame %d says %d events came before it, %d did", seq, h.Before, len(values))
+			t.Fatalf("frame %d says %d events came before it, %d did", seq, h.Before, len(values))
 		}
 		for _, e := range b.Events {
 			values = append(values, e.Values...)
 		}
 		seqs = append(seqs, seq)
-		if len(values) >= n {
-			return enough
-		}
-		return nil
-	})
-	if !errors.Is(err, enough) {
-		t.Fatalf("after %d of %d values: %v", len(values), n, err)
 	}
 	return values, seqs
 }

@@ -39,6 +39,12 @@ type Tx interface {
 	Commit(ctx context.Context, seq uint64, events int) error
 }
 
+// Reader reads frames in order. Next waits until ctx ends, which loses no frame.
+type Reader interface {
+	Next(ctx context.Context) (seq uint64, data []byte, more bool, err error)
+	Close()
+}
+
 // Metrics of one or more workers.
 type Metrics struct {
 	Stored, Dead, Gaps prometheus.Counter  // events, events, frames
@@ -51,7 +57,7 @@ type Worker struct {
 	Partition  int
 	Partitions int
 	Claim      func(ctx context.Context) (Claim, error) // waits for the ownership
-	Read       func(ctx context.Context, after uint64, yield func(seq uint64, data []byte, more bool) error) error
+	Read       func(ctx context.Context, after uint64) (Reader, error)
 	Registry   func() *registry.Snapshot
 	Metrics    *Metrics
 	Log        *slog.Logger
@@ -60,8 +66,10 @@ type Worker struct {
 	failing            atomic.Pointer[error]
 }
 
-// A batch is flushed when the queue has no more frames at hand, and at the latest at these marks.
+// A batch is flushed when the queue has no more frames at hand, but not sooner than pace after the flush before, so that
+// a busy worker spares the database small transactions; and at the latest at the other marks.
 const (
+	pace      = 20 * time.Millisecond
 	maxEvents = 50_000
 	maxBytes  = 8 << 20
 	maxAge    = 100 * time.Millisecond
@@ -124,7 +132,16 @@ func (w *Worker) own(ctx context.Context, progress func()) error {
 	if err := f.startAlerts(ctx); err != nil {
 		return err
 	}
-	return w.Read(ctx, seq, func(seq uint64, data []byte, more bool) error { return f.frame(ctx, seq, data, more) })
+	reader, err := w.Read(ctx, seq)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	for {
+		if err := f.next(ctx, reader); err != nil {
+			return err
+		}
+	}
 }
 
 // filling is a batch on its way, and what it needs from flush to flush.
@@ -142,6 +159,7 @@ type filling struct {
 	seq     uint64 // of the last frame taken in
 	bytes   int
 	since   time.Time // when the first frame was taken in
+	flushed time.Time // when the last flush began
 	dead    map[int]bool
 }
 
@@ -157,13 +175,39 @@ type brokenFrame struct {
 	err  error
 }
 
-// frame takes a frame in, and flushes when that is due.
-func (f *filling) frame(ctx context.Context, seq uint64, data []byte, more bool) error {
+// next takes the next frame in, or flushes when it is time.
+func (f *filling) next(ctx context.Context, r Reader) error {
+	within := ctx
+	if f.waiting() {
+		var cancel context.CancelFunc
+		within, cancel = context.WithDeadline(ctx, f.flushed.Add(pace))
+		defer cancel()
+	}
+	seq, data, more, err := r.Next(within)
+	switch {
+	case err != nil && within.Err() != nil && ctx.Err() == nil:
+		return f.flush(ctx)
+	case err != nil:
+		return err
+	}
+	f.frame(seq, data)
+	now := time.Now()
+	if len(f.batch.Events) >= maxEvents || f.bytes >= maxBytes || now.Sub(f.since) >= maxAge || !more && now.Sub(f.flushed) >= pace {
+		return f.flush(ctx)
+	}
+	return nil
+}
+
+// waiting reports whether frames were taken in and not flushed.
+func (f *filling) waiting() bool { return len(f.frames)+len(f.broken) > 0 }
+
+// frame takes a frame in.
+func (f *filling) frame(seq uint64, data []byte) {
 	if seq != f.seq+1 {
 		f.w.Metrics.Gaps.Add(float64(seq - f.seq - 1))
 		f.w.Log.Error("frames are missing from the queue", "partition", f.w.Partition, "first", f.seq+1, "last", seq-1)
 	}
-	if len(f.frames)+len(f.broken) == 0 {
+	if !f.waiting() {
 		f.since = time.Now()
 	}
 	first := len(f.batch.Events)
@@ -176,10 +220,6 @@ func (f *filling) frame(ctx context.Context, seq uint64, data []byte, more bool)
 	f.seq = seq
 	f.bytes += len(data)
 	f.w.taken.Store(f.w.events.Load() + uint64(len(f.batch.Events)))
-	if more && len(f.batch.Events) < maxEvents && f.bytes < maxBytes && time.Since(f.since) < maxAge {
-		return nil
-	}
-	return f.flush(ctx)
 }
 
 // flush stores the batch and the offset in one transaction.
@@ -192,6 +232,7 @@ func (f *filling) flush(ctx context.Context) error {
 		}
 	}
 	start := time.Now()
+	f.flushed = start
 	events := f.batch.Events
 	tx, err := f.claim.Begin(ctx, events)
 	if err != nil {
