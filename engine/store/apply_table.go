@@ -203,6 +203,7 @@ func (t *table) put(ctx context.Context, tx pgx.Tx, changes []*registry.Change) 
 	if err := t.stage(ctx, tx, changes); err != nil {
 		return err
 	}
+	// Updates come first and all at once: devices swap external ids, and new ones take what was freed.
 	updated, err := tx.Exec(ctx, t.update())
 	if err != nil {
 		return err

@@ -254,6 +254,33 @@ func TestApplyVersion(t *testing.T) {
 	}
 }
 
+func TestApplyRecordsLargePlanInPart(t *testing.T) {
+	s := migrated(t)
+	var addresses strings.Builder
+	for i := range recordedChanges + 50 {
+		fmt.Fprintf(&addresses, "customer.c%d ", i)
+	}
+	reconcile(t, s, estate(t, addresses.String()))
+	got := query1[string](t, s, `SELECT jsonb_array_length(diff_json->'changes') || ' ' || (diff_json->>'changes_omitted') FROM registry_versions`)
+	if got != "10000 50" {
+		t.Errorf("changes recorded and omitted: %s, want 10000 50", got)
+	}
+}
+
+// External ids move between devices that stay, go and come, in one apply.
+func TestApplyMovesExternalIDs(t *testing.T) {
+	const at = "device.acme/mill/north/"
+	s := migrated(t)
+	for _, devices := range []string{
+		at + "a=X " + at + "b=Y " + at + "c=Z",
+		at + "a=Y " + at + "b=X " + at + "c=Z",
+		at + "a=Z " + at + "c=X " + at + "d=Y",
+		at + "b=Z " + at + "c=Y " + at + "a " + at + "e=X",
+	} {
+		reconcile(t, s, estate(t, mill+devices))
+	}
+}
+
 func TestApplyRefusesStalePlan(t *testing.T) {
 	s := migrated(t)
 	plan := registry.Diff(load(t, s), estate(t, mill))

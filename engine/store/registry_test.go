@@ -70,6 +70,31 @@ func TestLoadRegistryWithoutSchema(t *testing.T) {
 	}
 }
 
+// Whatever a template's metadata holds, what is read from it comes back when it is written by an apply.
+func FuzzParseTemplate(f *testing.F) {
+	for _, metadata := range []string{
+		``, `null`, `[1]`, `{"min": "1.5", "max": 240, "required": "t", "dtype": "string", "default_quality": 192}`,
+		`{"dtype": "INT", "min": 1e999, "required": 1, "description": 7, "on_violation": "reject", "interval_seconds": -0.5}`,
+		`{"default_quality": 255.5, "min": {}, "max": "NaN", "description": "\ud800"}`,
+	} {
+		f.Add([]byte(metadata))
+	}
+	f.Fuzz(func(t *testing.T, metadata []byte) {
+		read := registry.Parameter{Key: "project:x:y"}
+		parseTemplate(&read, metadata)
+		written, err := templateMetadata(&read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := registry.Parameter{Key: read.Key}
+		parseTemplate(&again, written)
+		again.Interval = read.Interval // fractions of seconds of a long one lose nanoseconds, see TestSeconds
+		if again != read {
+			t.Errorf("%q\nread    %+v\nwritten %s\nread    %+v", metadata, read, written, again)
+		}
+	})
+}
+
 func TestSeconds(t *testing.T) {
 	for _, d := range []time.Duration{0, 1, time.Second - 1, 90 * time.Second, 30*24*time.Hour + 1, 400 * 24 * time.Hour, 100 * 365 * 24 * time.Hour} {
 		if got := seconds(d.Seconds()); got != d {
