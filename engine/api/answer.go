@@ -131,9 +131,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	if err != nil {
 		status, out = http.StatusInternalServerError, []byte(`{"detail":"Internal error."}`)
 	}
-	h := w.Header()
-	h["Content-Type"] = contentJSON
-	h["Content-Length"] = []string{strconv.Itoa(len(out))}
+	w.Header()["Content-Type"] = contentJSON
 	w.WriteHeader(status)
 	w.Write(out)
 }

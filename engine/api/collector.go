@@ -70,10 +70,9 @@ type QueueHealth struct {
 	WaitingPulls int64  `json:"waiting_pulls"`
 }
 
-// Handler returns the collector's routes.
+// Handler returns the collector's routes. What browsers need beside the answer is left off the hot one.
 func (c *Collector) Handler() http.Handler {
 	r := newRouter(c.Log)
-	r.POST("/v1/ingest", c.ingest)
 	r.GET("/v1/health", c.health)
 	r.GET("/health", c.health)
 	r.GET("/healthz", func(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
@@ -81,7 +80,10 @@ func (c *Collector) Handler() http.Handler {
 	})
 	r.GET("/readyz", c.ready)
 	r.Handler(http.MethodGet, "/metrics", c.Metrics)
-	return secure(r)
+	hot := newRouter(c.Log)
+	hot.POST("/v1/ingest", c.ingest)
+	hot.NotFound, hot.HandleMethodNotAllowed = secure(r), true
+	return hot
 }
 
 type status struct {
@@ -157,9 +159,7 @@ func writeQueued(w http.ResponseWriter, result ingest.Result) {
 			out = append(append(out, list...), '}')
 		}
 	}
-	h := w.Header()
-	h["Content-Type"] = contentJSON
-	h["Content-Length"] = []string{strconv.Itoa(len(out))}
+	w.Header()["Content-Type"] = contentJSON
 	w.Write(out)
 }
 

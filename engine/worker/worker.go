@@ -69,10 +69,10 @@ type Worker struct {
 // A batch is flushed when the queue has no more frames at hand, but not sooner than pace after the flush before, so that
 // a busy worker spares the database small transactions; and at the latest at the other marks.
 const (
-	pace      = 20 * time.Millisecond
+	pace      = 200 * time.Millisecond
 	maxEvents = 50_000
 	maxBytes  = 8 << 20
-	maxAge    = 100 * time.Millisecond
+	maxAge    = 300 * time.Millisecond
 )
 
 // Stored returns the offset: the last stored frame, and how many events were stored up to it.
