@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/nsready/nsready/engine"
 	"github.com/nsready/nsready/engine/registry"
@@ -608,4 +609,38 @@ func TestADatabaseThatIsAwayStopsNobodyWhoIsKnown(t *testing.T) {
 	wait(t, "health to recover", func() bool {
 		return strings.Contains(s.get(s.engine.Addresses().Collector+"/v1/health").body, `"db":"connected"`)
 	})
+}
+
+func TestFramesThatCannotBeReadGoToTheDeadLetters(t *testing.T) {
+	s := start(t)
+	partitions := strings.Count(s.rows("SELECT id FROM partitions"), "\n") + 1
+	for p := range partitions {
+		if err := s.engine.PublishRaw(t.Context(), p, []byte("no frame")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 4 {
+		expect(t, "status", s.post("application/json", s.event(i, time.Now(), "voltage", "1")).status, 200)
+	}
+	wait(t, "the events behind the broken frames", func() bool { return s.rows("SELECT count(*) FROM telemetry") == "4" })
+	expect(t, "dead letters", s.rows("SELECT DISTINCT reason, event->>'frame', device_id IS NULL FROM dead_letters"), "frame bm8gZnJhbWU= true")
+	expect(t, "each once", s.rows("SELECT count(*) FROM dead_letters"), partitions)
+	if err := s.engine.PublishRaw(t.Context(), 0, []byte("no frame either")); err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+	s.run() // with a broken frame as the newest
+	expect(t, "status", s.post("application/json", s.event(0, time.Now(), "current", "1")).status, 200)
+	wait(t, "the event behind it", func() bool { return s.rows("SELECT count(*) FROM telemetry") == "5" })
+}
+
+func TestMetricsFollowTheirConventions(t *testing.T) {
+	s := start(t)
+	problems, err := testutil.GatherAndLint(s.engine.Gatherer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
 }

@@ -341,8 +341,22 @@ func (m *machine) announce(stdout io.Writer, asJSON bool) error {
   admin       %s   (token in %s)
   database    psql "$(sed -n 's/.*"database_url": "\(.*\)",/\1/p' %s)"
   JetStream   %s/jsz?streams=1
-Stop with Ctrl-C.`, r.Collector, r.Admin, filepath.Join(m.data, "admin-token"), filepath.Join(m.data, "ready.json"), r.NATSMonitor)
+%sStop with Ctrl-C.`, r.Collector, r.Admin, filepath.Join(m.data, "admin-token"), filepath.Join(m.data, "ready.json"), r.NATSMonitor, m.example(r.Collector))
 	return nil
+}
+
+// example is a command that sends an event of the first device, ready to be pasted.
+func (m *machine) example(collector string) string {
+	for _, d := range m.engine.Snapshot().Devices {
+		if d.Retired || len(d.Parameters) == 0 {
+			continue
+		}
+		return fmt.Sprintf(`Send an event of %s:
+  curl %s/v1/ingest -H 'Content-Type: application/json' -d '{"project_id":"%s","site_id":"%s","device_id":"%s",
+    "protocol":"HTTP","source_timestamp":"'$(date -u +%%FT%%TZ)'","metrics":[{"parameter_key":"%s","value":1,"quality":192}]}'
+`, d.Addr.Path, collector, d.ProjectID, d.SiteID, d.ID, registry.ParameterKey(d.ProjectID, d.Parameters[0]))
+	}
+	return ""
 }
 
 // run serves until ctx ends.

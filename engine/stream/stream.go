@@ -32,6 +32,7 @@ const (
 	MaxBlock = 512 << 10
 
 	publishTimeout = 10 * time.Second
+	maxDamaged     = 1000 // frames to look behind for one that says how many events there were
 )
 
 // Options of the queue.
@@ -140,16 +141,19 @@ func (p *Partition) sync(ctx context.Context) error {
 	}
 	p.last.Store(info.State.LastSeq)
 	p.bytes.Store(info.State.Bytes)
-	if info.State.Msgs > 0 {
-		m, err := p.stream.GetMsg(ctx, info.State.LastSeq)
+	// Frames that are damaged or gone are passed over: the workers will say so, and the count is no promise.
+	for seq := info.State.LastSeq; seq >= max(info.State.FirstSeq, 1) && info.State.LastSeq-seq < maxDamaged; seq-- {
+		m, err := p.stream.GetMsg(ctx, seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("reading the newest frame: %w", err)
 		}
-		h, err := telemetry.DecodeHeader(m.Data)
-		if err != nil {
-			return fmt.Errorf("reading the newest frame: %w", err)
+		if h, err := telemetry.DecodeHeader(m.Data); err == nil {
+			p.events.Store(h.Before + uint64(h.Events))
+			break
 		}
-		p.events.Store(h.Before + uint64(h.Events))
 	}
 	p.synced = true
 	return nil
