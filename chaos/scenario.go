@@ -73,7 +73,7 @@ func Run(ctx context.Context, sc Scenario, s *System, l Load) (Report, error) {
 			Target: s.Ready().Collector, Snapshot: snapshot, Stored: stored{s}, Rate: l.Rate, Batch: l.Batch,
 			Timeout: 5 * time.Second, DrainTimeout: 2 * time.Minute,
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, loadgen.ErrSaturated) { // the rate is not what is judged
 			return fmt.Errorf("load: %w", err)
 		}
 		return nil
@@ -99,8 +99,5 @@ func Run(ctx context.Context, sc Scenario, s *System, l Load) (Report, error) {
 		}
 		return nil
 	})
-	if err := g.Wait(); err != nil && !errors.Is(err, loadgen.ErrSaturated) {
-		return r, err
-	}
-	return r, nil
+	return r, g.Wait()
 }

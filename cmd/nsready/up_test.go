@@ -45,8 +45,8 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// launch runs nsready, which is this test's binary under another name.
-func launch(t *testing.T, args ...string) *program {
+// binary returns the path of nsready, which is this test's binary under another name.
+func binary(t *testing.T) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -56,7 +56,13 @@ func launch(t *testing.T, args ...string) *program {
 	if err := os.Symlink(self, name); err != nil {
 		t.Fatal(err)
 	}
-	p := &program{t: t, cmd: exec.Command(name, args...), done: make(chan struct{})}
+	return name
+}
+
+// launch runs nsready.
+func launch(t *testing.T, args ...string) *program {
+	t.Helper()
+	p := &program{t: t, cmd: exec.Command(binary(t), args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
