@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,7 +70,7 @@ func NewSnapshot(objects []Object) *Snapshot {
 	sortByAddress(s.Thresholds)
 	sortByAddress(s.Platform)
 	s.devices = make(map[uuid.UUID]*Device, len(s.Devices))
-	s.external = make(map[string]*Device)
+	s.external = make(map[string]*Device, len(s.Devices))
 	for _, d := range s.Devices {
 		s.devices[d.ID] = d
 		if d.ExternalID != "" {
@@ -117,12 +116,14 @@ func each[O Object](list []O, yield func(Object) bool) bool {
 // Checksum is the SHA-256, in hex, of what is declared: addresses and fields, whatever order they were written in.
 func (s *Snapshot) Checksum() string {
 	h := sha256.New()
+	var line []byte
 	for o := range s.Objects {
-		io.WriteString(h, o.Address().String())
+		a := o.Address()
+		line = append(append(append(line[:0], a.Kind...), '.'), a.Path...)
 		for _, f := range o.Fields() {
-			io.WriteString(h, "\x00"+f.Name+"\x00"+f.Value)
+			line = append(append(append(append(line, 0), f.Name...), 0), f.Value...)
 		}
-		io.WriteString(h, "\n")
+		h.Write(append(line, '\n'))
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
