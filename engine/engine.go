@@ -76,7 +76,7 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 	e := &Engine{options: o, log: o.Log, registry: prometheus.NewRegistry()}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.close())
+			err = errors.Join(err, e.Close())
 		}
 	}()
 	// The addresses come first: a taken port is the commonest mistake, and costs nothing to find.
@@ -239,7 +239,7 @@ const (
 // Run serves until ctx ends or a part fails. Then it stops in the order of a value's way: no new requests, answers to
 // those in flight, the queue published, the workers drained.
 func (e *Engine) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, e.close()) }()
+	defer func() { err = errors.Join(err, e.Close()) }()
 	g, running := errgroup.WithContext(ctx)
 	base := context.WithoutCancel(ctx)
 	queueCtx, stopQueue := context.WithCancel(base)
@@ -257,7 +257,8 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return e.view.watch(workCtx) })
 	g.Go(func() error { return e.rejections.run(workCtx) })
 	g.Go(func() error { return e.watchHealth(workCtx) })
-	g.Go(func() error { return e.tidy(workCtx) })
+	g.Go(func() error { return e.tidyQueue(workCtx) })
+	g.Go(func() error { return e.tidyStore(workCtx) })
 	g.Go(func() error {
 		<-running.Done()
 		e.log.Info("stopping")
@@ -313,8 +314,8 @@ func (e *Engine) defers(name string, run func() error) {
 	e.cleanups = append(e.cleanups, cleanup{name, run})
 }
 
-// close runs the clean-ups, last in, first out.
-func (e *Engine) close() (err error) {
+// Close frees what New has taken. It is for an Engine that is not run, and does nothing after Run.
+func (e *Engine) Close() (err error) {
 	for len(e.cleanups) > 0 {
 		c := e.cleanups[len(e.cleanups)-1]
 		e.cleanups = e.cleanups[:len(e.cleanups)-1]

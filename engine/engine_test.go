@@ -21,6 +21,8 @@ import (
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
 	"github.com/nsready/nsready/engine/store/storetest"
+	"github.com/nsready/nsready/engine/stream"
+	"github.com/nsready/nsready/engine/telemetry"
 )
 
 func TestMain(m *testing.M) { storetest.Main(m) }
@@ -501,6 +503,42 @@ func TestARestoredDatabaseGetsItsRowsAgain(t *testing.T) {
 	s.exec("TRUNCATE telemetry; TRUNCATE telemetry_latest; DELETE FROM partitions")
 	s.run()
 	wait(t, "the rows to come back", func() bool { return s.rows("SELECT count(*), sum(value) FROM ingest_events") == "20 190" })
+}
+
+func TestABrokenFrameIsADeadLetter(t *testing.T) {
+	s := start(t)
+	for i := range 8 {
+		if a := s.post("application/json", s.event(i%4, time.Now(), "voltage", "230")); a.status != 200 {
+			t.Fatal(a)
+		}
+	}
+	s.drained()
+	s.stop()
+	server, err := stream.StartServer(stream.ServerOptions{Dir: s.options.QueueDir, Log: s.options.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := server.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := stream.Open(t.Context(), nc, stream.Options{Partitions: 1, MaxBytes: s.options.QueueBytes, Log: s.options.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The header is intact and says 3 events, the records are not.
+	h := telemetry.Header{Events: 3, Before: q.Partitions()[0].Events(), ReceivedAt: 1}
+	frame := telemetry.SealFrame(append(make([]byte, telemetry.HeaderSize), "nonsense"...), h, nil)
+	if _, err := nc.Request("ingress.events.0", frame, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	nc.Close()
+	server.Shutdown()
+	s.run()
+	s.drained()
+	if got := s.rows("SELECT reason FROM dead_letters"); got != "frame" {
+		t.Errorf("dead letters: %q", got)
+	}
 }
 
 func TestTheViewTakesDeletes(t *testing.T) {

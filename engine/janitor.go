@@ -14,24 +14,34 @@ const (
 	retainInterval = time.Hour
 )
 
-// tidy purges the queue and drops old telemetry, until ctx ends.
-func (e *Engine) tidy(ctx context.Context) error {
-	purge, retain := time.NewTicker(purgeInterval), time.NewTicker(retainInterval)
-	defer purge.Stop()
-	defer retain.Stop()
-	e.retain(ctx)
+// tidyQueue purges the queue until ctx ends. It does not wait for the database, which may keep retention waiting for long.
+func (e *Engine) tidyQueue(ctx context.Context) error {
+	tick := time.NewTicker(purgeInterval)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-purge.C:
-			for i := range e.workers {
-				if err := e.purge(ctx, i); err != nil && ctx.Err() == nil {
-					e.log.Error("queue keeps frames that it could drop", "err", err)
-				}
+		case <-tick.C:
+		}
+		for i := range e.workers {
+			if err := e.purge(ctx, i); err != nil && ctx.Err() == nil {
+				e.log.Error("queue keeps frames that it could drop", "err", err)
 			}
-		case <-retain.C:
-			e.retain(ctx)
+		}
+	}
+}
+
+// tidyStore drops old telemetry until ctx ends.
+func (e *Engine) tidyStore(ctx context.Context) error {
+	tick := time.NewTicker(retainInterval)
+	defer tick.Stop()
+	for {
+		e.retain(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
 		}
 	}
 }

@@ -67,15 +67,11 @@ func (v *view) reload(ctx context.Context) error {
 func (v *view) watch(ctx context.Context) error {
 	const pause = time.Second
 	for {
-		err := v.store.WatchRegistry(ctx, func() {
-			if err := v.reload(ctx); err != nil && ctx.Err() == nil {
-				v.log.Error("the old registry stays in use", "err", err)
-			}
-		})
+		err := v.store.WatchRegistry(ctx, func() error { return v.reload(ctx) })
 		if ctx.Err() != nil {
 			return nil
 		}
-		v.log.Warn("registry changes are not seen just now, will go on trying", "err", err)
+		v.log.Warn("the old registry stays in use just now, will go on trying", "err", err)
 		select {
 		case <-ctx.Done():
 			return nil

@@ -451,8 +451,11 @@ func (m *machine) show(ctx context.Context) error {
 
 // stop stops what start started.
 func (m *machine) stop() (err error) {
+	if m.engine != nil {
+		err = m.engine.Close()
+	}
 	if c := m.cluster.Load(); c != nil {
-		err = c.Stop(context.Background())
+		err = errors.Join(err, c.Stop(context.Background()))
 	}
 	if m.lock != nil {
 		if m.engine != nil {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -165,7 +164,7 @@ func writeQueued(w http.ResponseWriter, result ingest.Result) {
 
 var contentJSON = []string{"application/json"}
 
-// appendUUID appends a random UUID, version 4. It identifies a request in logs and is no secret.
+// appendUUID appends a random UUID, version 4. It is no secret.
 func appendUUID(b []byte) []byte {
 	var id [16]byte
 	hi, lo := rand.Uint64(), rand.Uint64()
@@ -198,6 +197,14 @@ func (b *body) hold(held *atomic.Int64, n int64) error {
 	return nil
 }
 
+// cover sees to it that at least n bytes are counted.
+func (b *body) cover(held *atomic.Int64, n int64) error {
+	if n <= b.held {
+		return nil
+	}
+	return b.hold(held, n-b.held)
+}
+
 func (b *body) release(held *atomic.Int64) {
 	held.Add(-b.held)
 	b.held = 0
@@ -224,14 +231,13 @@ func (b *body) read(r *http.Request, held *atomic.Int64) (ingest.Format, error) 
 	if compression != "" {
 		target = &b.compressed
 	}
-	if *target, err = readAll(*target, r.Body, max(size, 0), MaxBatchBody); err != nil {
+	cover := func(n int64) error { return b.cover(held, n) }
+	if *target, err = readAll(*target, r.Body, max(size, 0), MaxBatchBody, cover); err != nil {
 		return 0, err
 	}
 	if compression != "" {
-		if err := b.hold(held, 4*int64(len(b.compressed))); err != nil {
-			return 0, err
-		}
-		if b.data, err = gunzip(b.data, b.compressed); err != nil {
+		compressed := int64(cap(b.compressed))
+		if b.data, err = gunzip(b.data, b.compressed, func(n int64) error { return cover(compressed + n) }); err != nil {
 			return 0, err
 		}
 	}
@@ -248,14 +254,17 @@ func firstByte(b []byte) byte {
 	return 0
 }
 
-// readAll reads r into b's memory.
-func readAll(b []byte, r io.Reader, size, limit int64) ([]byte, error) {
+// readAll reads r into b's memory, which grows as far as cover allows.
+func readAll(b []byte, r io.Reader, size, limit int64, cover func(n int64) error) ([]byte, error) {
 	b = b[:0]
 	if int64(cap(b)) <= size {
 		b = make([]byte, 0, size+1)
 	}
 	for {
 		if len(b) == cap(b) {
+			if err := cover(2 * int64(cap(b))); err != nil {
+				return b, err
+			}
 			b = append(b, 0)[:len(b)]
 		}
 		n, err := r.Read(b[len(b):cap(b)])
@@ -267,15 +276,12 @@ func readAll(b []byte, r io.Reader, size, limit int64) ([]byte, error) {
 			return b, nil
 		}
 		if err != nil {
-			return b, readError(err)
+			return b, readError()
 		}
 	}
 }
 
-func readError(err error) error {
-	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return tooLarge(large.Limit)
-	}
+func readError() error {
 	return &httpError{http.StatusBadRequest, "body_incomplete", "The body ends before its announced length, or is not framed as HTTP wants it.", 0}
 }
 

@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"strings"
@@ -65,7 +64,7 @@ func contentEncoding(h http.Header) (string, error) {
 var gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
 
 // gunzip decompresses one or more gzip members into b's memory.
-func gunzip(b, compressed []byte) ([]byte, error) {
+func gunzip(b, compressed []byte, cover func(n int64) error) ([]byte, error) {
 	broken := &httpError{http.StatusBadRequest, "gzip_invalid", "The body is not a complete and intact gzip stream.", 0}
 	z := gzipReaders.Get().(*gzip.Reader)
 	defer gzipReaders.Put(z)
@@ -73,12 +72,9 @@ func gunzip(b, compressed []byte) ([]byte, error) {
 		return b, broken
 	}
 	limit := min(int64(MaxBatchBody), maxRatio*int64(len(compressed)))
-	b, err := readAll(b, z, 0, limit)
-	if large := (*httpError)(nil); errors.As(err, &large) && large.status == http.StatusRequestEntityTooLarge {
-		return b, tooLarge(limit)
-	}
-	if err != nil && err != io.EOF {
+	b, err := readAll(b, z, 0, limit, cover)
+	if refused := (*httpError)(nil); errors.As(err, &refused) && refused.status == http.StatusBadRequest {
 		return b, broken
 	}
-	return b, nil
+	return b, err
 }

@@ -252,10 +252,10 @@ func (s *Service) one(r *resolver, now telemetry.Micros, line int, data []byte, 
 	}
 	if rejection != nil {
 		rejection.Line = line
-		s.refused(x, device, rejection)
-		if n == 0 {
+		if n == 0 && !x.lines { // the rest of the array is lost, and the body is refused as a whole
 			return 0, rejection
 		}
+		s.refused(x, device, rejection)
 		return n, nil
 	}
 	s.add(x)

@@ -149,11 +149,11 @@ func (t *Tx) Write(ctx context.Context, events []telemetry.Event) error {
 	return fmt.Errorf("writing telemetry: %w", err)
 }
 
-// Commit moves the partition's offset to seq, at which it has stored events events more, and commits.
-func (t *Tx) Commit(ctx context.Context, seq uint64, events int) error {
+// Commit moves the partition's offset to seq, up to which it held events events, and commits.
+func (t *Tx) Commit(ctx context.Context, seq, events uint64) error {
 	c := t.claim
 	tag, err := c.conn.Exec(ctx, `UPDATE partitions SET seq = $1, events = $2, updated_at = now() WHERE epoch = $3 AND id = $4 AND seq = $5`,
-		int64(seq), int64(c.events)+int64(events), c.epoch, c.partition, int64(c.seq))
+		int64(seq), int64(events), c.epoch, c.partition, int64(c.seq))
 	if err != nil {
 		return fmt.Errorf("moving the offset: %w", err)
 	}
@@ -163,7 +163,7 @@ func (t *Tx) Commit(ctx context.Context, seq uint64, events int) error {
 	if err := c.exec(ctx, "COMMIT"); err != nil {
 		return fmt.Errorf("committing: %w", err)
 	}
-	c.seq, c.events = seq, c.events+uint64(events)
+	c.seq, c.events = seq, events
 	return nil
 }
 

@@ -93,7 +93,7 @@ func TestStoredValues(t *testing.T) {
 	if err := tx.Write(ctx, events); err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Commit(ctx, 1, len(events)); err != nil {
+	if err := tx.Commit(ctx, 1, uint64(len(events))); err != nil {
 		t.Fatal(err)
 	}
 

@@ -18,8 +18,9 @@ const (
 
 // WatchRegistry calls changed once as soon as it listens, and again whenever a change to the registry has committed,
 // whoever made it; changes that commit together may share a call. It blocks on a connection of its own until ctx ends or
-// that connection fails, and returns why. The caller starts it again, and then misses nothing because of the first call.
-func (s *Store) WatchRegistry(ctx context.Context, changed func()) error {
+// that connection or changed fails, and returns why. The caller starts it again, and then misses nothing because of the
+// first call.
+func (s *Store) WatchRegistry(ctx context.Context, changed func() error) error {
 	config := s.pool.Config().ConnConfig
 	config.RuntimeParams["application_name"] = "nsready watch"
 	conn, err := pgx.ConnectConfig(ctx, config)
@@ -35,14 +36,18 @@ func (s *Store) WatchRegistry(ctx context.Context, changed func()) error {
 	if _, err := conn.Exec(ctx, "LISTEN "+registryChannel); err != nil {
 		return fmt.Errorf("watching the registry: %w", err)
 	}
-	changed()
+	if err := changed(); err != nil {
+		return err
+	}
 	for {
 		quiet, cancel := context.WithTimeout(ctx, watchProbe)
 		_, err := conn.WaitForNotification(quiet)
 		cancel()
 		switch {
 		case err == nil:
-			changed()
+			if err := changed(); err != nil {
+				return err
+			}
 		case ctx.Err() != nil:
 			return fmt.Errorf("watching the registry: %w", context.Cause(ctx))
 		case pgconn.Timeout(err):

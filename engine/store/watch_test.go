@@ -15,7 +15,7 @@ func TestWatchRegistry(t *testing.T) {
 	ctx, stop := context.WithCancel(testContext(t))
 	defer stop()
 	calls, done := make(chan struct{}, 100), make(chan error, 1)
-	watch := func() { done <- s.WatchRegistry(ctx, func() { calls <- struct{}{} }) }
+	watch := func() { done <- s.WatchRegistry(ctx, func() error { calls <- struct{}{}; return nil }) }
 	called := func(why string) {
 		t.Helper()
 		select {

@@ -61,7 +61,7 @@ func store(t *testing.T, c *Claim, events []telemetry.Event) {
 		err = tx.Write(t.Context(), events)
 	}
 	if err == nil {
-		err = tx.Commit(t.Context(), c.seq+1, len(events))
+		err = tx.Commit(t.Context(), c.seq+1, c.events+uint64(len(events)))
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -99,14 +100,14 @@ func (s *Server) Shutdown() {
 // serverLog hands the server's warnings and errors to slog, and remembers the last for StartServer's error.
 type serverLog struct {
 	log  *slog.Logger
-	last string
+	last atomic.Pointer[string]
 }
 
 func (l *serverLog) reason(otherwise string) string {
-	if l.last == "" {
-		return otherwise
+	if last := l.last.Load(); last != nil {
+		return *last
 	}
-	return l.last
+	return otherwise
 }
 
 func (l *serverLog) Noticef(format string, v ...any) {}
@@ -114,7 +115,8 @@ func (l *serverLog) Debugf(format string, v ...any)  {}
 func (l *serverLog) Tracef(format string, v ...any)  {}
 func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
 func (l *serverLog) Errorf(format string, v ...any) {
-	l.last = fmt.Sprintf(format, v...)
-	l.log.Error(l.last)
+	text := fmt.Sprintf(format, v...)
+	l.last.Store(&text)
+	l.log.Error(text)
 }
 func (l *serverLog) Fatalf(format string, v ...any) { l.Errorf(format, v...) }

@@ -148,7 +148,7 @@ func (p *Partition) sync(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("reading the newest frame: %w", err)
+			return fmt.Errorf("reading frame %d: %w", seq, err)
 		}
 		if h, err := telemetry.DecodeHeader(m.Data); err == nil {
 			p.events.Store(h.Before + uint64(h.Events))
@@ -375,9 +375,13 @@ func (r *Reader) Next(ctx context.Context) (seq uint64, data []byte, more bool, 
 // Close ends the reading.
 func (r *Reader) Close() { r.messages.Stop() }
 
-// Purge removes the frames of a partition up to and including a sequence.
+// Purge removes the frames of a partition up to and including a sequence, but not the newest, which holds the count of
+// events over a restart.
 func (q *Queue) Purge(ctx context.Context, partition int, upTo uint64) error {
 	p := q.partitions[partition]
+	if upTo = min(upTo, max(p.Last(), 1)-1); upTo == 0 {
+		return nil
+	}
 	if err := p.stream.Purge(ctx, jetstream.WithPurgeSequence(upTo+1)); err != nil {
 		return fmt.Errorf("purging queue partition %d up to frame %d: %w", partition, upTo, err)
 	}

@@ -165,6 +165,32 @@ func TestReadGoesOnAfterAFrame(t *testing.T) {
 	}
 }
 
+func TestTheCountOfEventsOutlivesPurgeAndRestart(t *testing.T) {
+	dir := t.TempDir()
+	q, stop := open(t, dir, 1, 64<<20)
+	for i := range 5 {
+		wait, err := q.Append(0, block(0, float64(i)))
+		if err == nil {
+			err = wait(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := q.Purge(t.Context(), 0, q.Partitions()[0].Last()); err != nil {
+		t.Fatal(err)
+	}
+	// The newest frame may be one that nobody can read.
+	if _, err := q.js.Publish(t.Context(), streamSubject+".0", []byte("no frame")); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	q, _ = open(t, dir, 1, 64<<20)
+	if n := q.Partitions()[0].Events(); n != 5 {
+		t.Errorf("the partition counts %d events, it had 5", n)
+	}
+}
+
 func TestFullQueueRefusesAndKeepsWhatItHas(t *testing.T) {
 	q, _ := open(t, t.TempDir(), 1, 4<<20)
 	large := block(1, make([]float64, 5000)...)

@@ -36,7 +36,7 @@ type Tx interface {
 	DeadLetter(ctx context.Context, seq uint64, index int, e *telemetry.Event, why *telemetry.RejectedError) error
 	DeadFrame(ctx context.Context, seq uint64, data []byte, why *telemetry.RejectedError) error
 	Alerts(ctx context.Context, transitions []alert.Transition) error
-	Commit(ctx context.Context, seq uint64, events int) error
+	Commit(ctx context.Context, seq, events uint64) error // the new offset, and how many events there are up to it
 }
 
 // Reader reads frames in order. Next waits until ctx ends, which loses no frame.
@@ -123,7 +123,7 @@ func (w *Worker) own(ctx context.Context, progress func()) error {
 	w.seq.Store(seq)
 	w.events.Store(events)
 	w.taken.Store(events)
-	f := filling{w: w, claim: claim, seq: seq, progress: func() {
+	f := filling{w: w, claim: claim, seq: seq, events: events, progress: func() {
 		progress()
 		if w.failing.Swap(nil) != nil {
 			w.Log.Info("worker stores again", "partition", w.Partition)
@@ -157,6 +157,7 @@ type filling struct {
 	frames  []mark
 	broken  []brokenFrame
 	seq     uint64 // of the last frame taken in
+	events  uint64 // in the partition up to it
 	bytes   int
 	since   time.Time // when the first frame was taken in
 	flushed time.Time // when the last flush began
@@ -211,7 +212,11 @@ func (f *filling) frame(seq uint64, data []byte) {
 		f.since = time.Now()
 	}
 	first := len(f.batch.Events)
-	if _, err := f.decoder.Append(&f.batch, data); err != nil {
+	h, err := f.decoder.Append(&f.batch, data)
+	if h.Events > 0 { // the frame's own count holds over missing and broken frames
+		f.events = h.Before + uint64(h.Events)
+	}
+	if err != nil {
 		f.w.Log.Error("a frame of the queue cannot be read", "partition", f.w.Partition, "seq", seq, "err", err)
 		f.broken = append(f.broken, brokenFrame{seq, data, err})
 	} else {
@@ -219,7 +224,7 @@ func (f *filling) frame(seq uint64, data []byte) {
 	}
 	f.seq = seq
 	f.bytes += len(data)
-	f.w.taken.Store(f.w.events.Load() + uint64(len(f.batch.Events)))
+	f.w.taken.Store(f.events)
 }
 
 // flush stores the batch and the offset in one transaction.
@@ -258,13 +263,13 @@ func (f *filling) flush(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := tx.Commit(ctx, f.seq, len(events)); err != nil {
+	if err := tx.Commit(ctx, f.seq, f.events); err != nil {
 		return err
 	}
 	f.alerts.Commit()
 	w := f.w
 	w.seq.Store(f.seq)
-	w.events.Add(uint64(len(events)))
+	w.events.Store(f.events)
 	w.Metrics.Stored.Add(float64(len(events) - len(f.dead)))
 	w.Metrics.Dead.Add(float64(len(f.dead)))
 	w.Metrics.Commit.Observe(time.Since(start).Seconds())
