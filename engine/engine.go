@@ -61,7 +61,6 @@ type Engine struct {
 
 	accepted atomic.Int64 // events, since the start
 	dbError  atomic.Pointer[error]
-	purged   []uint64 // by partition; only the janitor looks at it
 	cleanups []cleanup
 }
 
@@ -101,7 +100,6 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 	for i, p := range e.queue.Partitions() {
 		e.workers = append(e.workers, e.newWorker(i, p.Epoch))
 	}
-	e.purged = make([]uint64, len(e.workers))
 	e.rejections = &rejections{store: e.store, log: e.log.With("component", "ingest")}
 	e.serve()
 	return e, nil

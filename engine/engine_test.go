@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -65,7 +66,7 @@ func estate() *registry.Snapshot {
 	return registry.Declare(objects)
 }
 
-func start(t *testing.T) *service {
+func start(t *testing.T, change ...func(*engine.Options)) *service {
 	t.Helper()
 	url := storetest.Database(t)
 	st, err := store.Open(t.Context(), url)
@@ -88,6 +89,9 @@ func start(t *testing.T) *service {
 		DatabaseURL: url, QueueDir: t.TempDir(), QueueBytes: 256 << 20, MinFree: 1 << 20,
 		Collector: "127.0.0.1:0", Admin: "127.0.0.1:0", Monitor: "127.0.0.1:0", AdminToken: "secret", Log: slog.New(slog.DiscardHandler),
 	}}
+	for _, c := range change {
+		c(&s.options)
+	}
 	if s.db, err = pgx.Connect(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +298,7 @@ func TestBatches(t *testing.T) {
 		})
 	}
 	a := s.post("application/x-ndjson", unknown+"\n"+unknown)
-	if a.status != 422 || !strings.Contains(a.body, `"rejected":2`) || !strings.Contains(a.body, `"line":2`) {
+	if a.status != 422 || !strings.Contains(a.body, `"accepted":0,"rejected":2,"errors":[{"line":1,"code":"unknown_device","field":"device_id"`) || !strings.Contains(a.body, `"line":2`) {
 		t.Errorf("a batch of refused events: %d %s", a.status, a.body)
 	}
 	var zipped bytes.Buffer
@@ -547,12 +551,20 @@ func TestTheViewTakesDeletes(t *testing.T) {
 	for i := range 4 {
 		s.post("application/json", s.event(i, now.Add(time.Duration(-i)*time.Hour), "voltage", "1", "current", "2", "count", "3"))
 	}
+	s.post("application/json", s.event(0, now.Add(time.Second), "voltage", "7"))
 	s.drained()
+	s.exec("DELETE FROM ingest_events WHERE time > $1", now) // the newest value of the first device
 	s.exec("DELETE FROM ingest_events WHERE time < $1", now.Add(-90*time.Minute))
 	expect(t, "after deleting by time", s.rows("SELECT count(*), sum(value) FROM ingest_events"), "6 12")
 	s.exec("DELETE FROM ingest_events WHERE parameter_key = $1", s.key("current"))
 	expect(t, "after deleting a parameter", s.rows(readingsSQL),
 		"count 3 192 HTTP {}\nvoltage 1 192 HTTP {}\ncount 3 192 HTTP {}\nvoltage 1 192 HTTP {}")
+	const same = `SELECT (SELECT count(*) FROM v_scada_latest), count(*) FROM (SELECT DISTINCT ON (device_id, parameter_key) * FROM ingest_events
+		ORDER BY device_id, parameter_key, time DESC) e JOIN v_scada_latest l USING (device_id, parameter_key, time, value, quality)`
+	expect(t, "latest values after deletes", s.rows(same), "4 4")
+	s.exec("DELETE FROM devices WHERE id = $1", s.device(0).ID)
+	expect(t, "after deleting a device", s.rows("SELECT count(*) FROM telemetry"), "1")
+	expect(t, "latest values then", s.rows(same), "2 2")
 }
 
 func TestThresholdsRaiseAlerts(t *testing.T) {
@@ -622,12 +634,97 @@ func TestAdmin(t *testing.T) {
 	expect(t, "unknown customer", s.get(a+"/admin/sites", "Authorization", token, "X-Customer-ID", uuid.NewString()).status, 404)
 }
 
-func TestADatabaseThatIsAwayStopsNobodyWhoIsKnown(t *testing.T) {
-	s := start(t)
-	now := time.Now().Truncate(time.Second)
+// away keeps the service from its database until the function that it returns is called.
+func (s *service) away() (back func()) {
 	const allow = "UPDATE pg_database SET datallowconn = $1 WHERE datname = current_database()"
 	s.exec(allow, false)
 	s.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+	return func() { s.exec(allow, true) }
+}
+
+func TestAFullQueueAnswers503UntilThereIsRoom(t *testing.T) {
+	s := start(t, func(o *engine.Options) { o.QueueBytes = 4 << 20 })
+	back := s.away()
+	start := time.Now().Add(-time.Hour).Truncate(time.Second)
+	accepted := 0
+	var refusal answer
+	for refusal.status == 0 {
+		var lines []string
+		for range 1000 {
+			lines = append(lines, s.event(accepted%4, start.Add(time.Duration(accepted/4+len(lines))*time.Millisecond), "voltage", "1"))
+		}
+		a := s.post("application/x-ndjson", strings.Join(lines, "\n"))
+		if a.status != 200 {
+			refusal = a
+			break
+		}
+		accepted += 4000 // 1000 events, the times of the next go on after them
+		if accepted > 4*1000*1000 {
+			t.Fatal("the queue never fills")
+		}
+	}
+	if refusal.status != 503 || !strings.Contains(refusal.body, "queue_full") || refusal.header.Get("Retry-After") == "" {
+		t.Errorf("a full queue answers %d %v %s", refusal.status, refusal.header, refusal.body)
+	}
+	expect(t, "readyz", s.get(s.engine.Addresses().Collector+"/readyz").status, 503)
+	back()
+	s.drained()
+	if n := s.rows("SELECT count(*) >= $1 FROM telemetry", accepted/4); n != "true" {
+		t.Errorf("%s rows are stored, %d were acknowledged", s.rows("SELECT count(*) FROM telemetry"), accepted/4)
+	}
+}
+
+func TestStoredFramesMakeRoomOldestFirst(t *testing.T) {
+	s := start(t, func(o *engine.Options) { o.QueueBytes = 4 << 20 })
+	start := time.Now().Add(-time.Hour).Truncate(time.Second)
+	const bodies, each = 40, 2000
+	for i := range bodies { // all of one device, so that one partition takes it: 40 times 100 kB, and 2 MB are its limit
+		var lines []string
+		for j := range each {
+			lines = append(lines, s.event(0, start.Add(time.Duration(i*each+j)*time.Millisecond), "voltage", "1"))
+		}
+		wait(t, "room in the queue", func() bool {
+			a := s.post("application/x-ndjson", strings.Join(lines, "\n"))
+			if a.status != 200 && a.status != 503 {
+				t.Fatal(a)
+			}
+			return a.status == 200
+		})
+	}
+	s.drained()
+	expect(t, "stored", s.rows("SELECT count(*) FROM telemetry"), bodies*each)
+	if strings.Contains(s.get(s.engine.Addresses().Collector+"/metrics").body, "nsready_queue_bytes 0\n") {
+		t.Error("nothing was kept for a replay")
+	}
+}
+
+func TestTooManyBodiesAtOnceAreAnswered429(t *testing.T) {
+	s := start(t)
+	const large = 8 << 20 // nobody sends all of it
+	var held []net.Conn
+	for range 64<<20/large + 1 {
+		c, err := net.Dial("tcp", s.engine.Addresses().Collector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "POST /v1/ingest HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n{", large)
+		held = append(held, c)
+	}
+	wait(t, "an answer 429", func() bool {
+		a := s.post("application/json", s.event(0, time.Now(), "voltage", "1"))
+		return a.status == 429 && a.header.Get("Retry-After") != ""
+	})
+	for _, c := range held {
+		c.Close()
+	}
+	wait(t, "an answer 200", func() bool { return s.post("application/json", s.event(0, time.Now(), "voltage", "1")).status == 200 })
+}
+
+func TestADatabaseThatIsAwayStopsNobodyWhoIsKnown(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Second)
+	back := s.away()
 	known, unknown := s.event(0, now, "voltage", "1"), strings.Replace(s.event(1, now, "voltage", "2"), s.device(1).ID.String(), uuid.NewString(), 1)
 	a := s.post("application/x-ndjson", known+"\n"+unknown)
 	if a.status != 200 || !strings.Contains(a.body, `"accepted":1,"rejected":1`) || !strings.Contains(a.body, "registry_down") {
@@ -641,7 +738,7 @@ func TestADatabaseThatIsAwayStopsNobodyWhoIsKnown(t *testing.T) {
 		return strings.Contains(body, `"db":"disconnected"`) && strings.Contains(body, `"service":"degraded"`)
 	})
 	expect(t, "depth", s.engine.Depth(), 1)
-	s.exec(allow, true)
+	back()
 	s.drained()
 	expect(t, "stored", s.rows("SELECT sum(value) FROM ingest_events"), "1")
 	wait(t, "health to recover", func() bool {

@@ -3,33 +3,70 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 )
 
 // Frames stay in the queue after they are stored, so that a database that lost its newest rows gets them again.
 const (
 	replayWindow   = 72 * time.Hour
-	replayShare    = 0.7 // of the queue's size; past it, history gives way to new events
-	purgeInterval  = 15 * time.Second
+	replayShare    = 0.7 // of the queue's size; past it, the oldest history gives way to new events
+	replayKept     = 0.6 // of the queue's size, then
+	roomInterval   = time.Second
+	purgeInterval  = time.Minute
 	retainInterval = time.Hour
 )
 
 // tidyQueue purges the queue until ctx ends. It does not wait for the database, which may keep retention waiting for long.
 func (e *Engine) tidyQueue(ctx context.Context) error {
-	tick := time.NewTicker(purgeInterval)
-	defer tick.Stop()
+	room, old := time.NewTicker(roomInterval), time.NewTicker(purgeInterval)
+	defer room.Stop()
+	defer old.Stop()
 	for {
+		what := e.crowded
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-room.C:
+		case <-old.C:
+			what = e.outdated
 		}
 		for i := range e.workers {
-			if err := e.purge(ctx, i); err != nil && ctx.Err() == nil {
+			if err := e.purge(ctx, i, what); err != nil && ctx.Err() == nil {
 				e.log.Error("queue keeps frames that it could drop", "err", err)
 			}
 		}
 	}
+}
+
+// purge drops the frames of a partition up to the one that what returns, as far as they are stored.
+func (e *Engine) purge(ctx context.Context, partition int, what func(context.Context, int) (uint64, error)) error {
+	upTo, err := what(ctx, partition)
+	if err != nil {
+		return fmt.Errorf("finding what to purge: %w", err)
+	}
+	stored, _ := e.workers[partition].Stored()
+	if upTo = min(upTo, stored); upTo < e.queue.Partitions()[partition].First() || upTo == 0 {
+		return nil
+	}
+	return e.queue.Purge(ctx, partition, upTo)
+}
+
+// outdated returns the last frame that is older than the replay window.
+func (e *Engine) outdated(ctx context.Context, partition int) (uint64, error) {
+	first, err := e.queue.FirstAfter(ctx, partition, time.Now().Add(-replayWindow))
+	return max(first, 1) - 1, err
+}
+
+// crowded returns the last of the oldest frames that must go when room is short, judged by the mean size of a frame.
+func (e *Engine) crowded(_ context.Context, partition int) (uint64, error) {
+	p, limit := e.queue.Partitions()[partition], float64(e.queue.MaxBytes())
+	first, last, bytes := p.First(), p.Last(), float64(p.Bytes())
+	if bytes < replayShare*limit || last < first {
+		return 0, nil
+	}
+	frames := float64(last - first + 1)
+	return first + uint64(math.Ceil((bytes-replayKept*limit)/bytes*frames)) - 1, nil
 }
 
 // tidyStore drops old telemetry until ctx ends.
@@ -44,28 +81,6 @@ func (e *Engine) tidyStore(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// purge drops stored frames that are older than the replay window, or all stored ones when room is short.
-func (e *Engine) purge(ctx context.Context, partition int) error {
-	p := e.queue.Partitions()[partition]
-	stored, _ := e.workers[partition].Stored()
-	share := float64(p.Bytes()) / (float64(e.options.QueueBytes) / float64(len(e.workers)))
-	if share < replayShare {
-		first, err := e.queue.FirstAfter(ctx, partition, time.Now().Add(-replayWindow))
-		if err != nil {
-			return fmt.Errorf("finding what to purge: %w", err)
-		}
-		stored = min(stored, first-1)
-	}
-	if stored == 0 || stored <= e.purged[partition] {
-		return nil
-	}
-	if err := e.queue.Purge(ctx, partition, stored); err != nil {
-		return err
-	}
-	e.purged[partition] = stored
-	return nil
 }
 
 func (e *Engine) retain(ctx context.Context) {

@@ -106,12 +106,16 @@ func (r *rejections) flush(ctx context.Context) {
 		r.log.Warn("refused events are not in error_logs yet", "rows", len(entries), "err", err)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.pending == nil {
-			r.pending, r.more = pending, r.more+more
-			return
+		r.more += more
+		for key, row := range r.pending { // what came since
+			if was := pending[key]; was != nil {
+				was.count += row.count
+			} else if len(pending) < maxRejections {
+				pending[key] = row
+			} else {
+				r.more += row.count
+			}
 		}
-		for _, row := range pending {
-			r.more += row.count
-		}
+		r.pending = pending
 	}
 }

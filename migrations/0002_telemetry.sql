@@ -114,6 +114,15 @@ JOIN devices d ON d.ref = t.device_ref
 JOIN parameter_sets s ON s.id = t.set_id
 CROSS JOIN LATERAL ROWS FROM (unnest(s.keys, t.vals, t.quality)) WITH ORDINALITY v (key, value, quality, i);
 
+-- A device that is deleted takes its telemetry with it, as the original's foreign key did. An apply only retires devices.
+CREATE FUNCTION device_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM telemetry WHERE device_ref = OLD.ref;
+    DELETE FROM telemetry_latest WHERE device_ref = OLD.ref;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER device_deleted AFTER DELETE ON devices FOR EACH ROW EXECUTE FUNCTION device_deleted();
+
 -- DELETE on the view takes single values out of their rows, and the row with its last value.
 CREATE FUNCTION ingest_events_delete() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -135,6 +144,18 @@ BEGIN
             quality = quality[:i-1] || quality[i+1:], attributes = attributes - (i - 1)
         WHERE device_ref = r.device_ref AND time = r.time;
     END IF;
+    -- What was the newest row of its set gives way to the one before, and to what is left of itself.
+    DELETE FROM telemetry_latest l WHERE l.device_ref = r.device_ref AND l.set_id = r.set_id AND l.time = r.time;
+    IF FOUND THEN
+        INSERT INTO telemetry_latest (device_ref, set_id, time, vals, quality, source)
+        SELECT t.device_ref, t.set_id, t.time, t.vals, t.quality, t.source FROM telemetry t
+        WHERE t.device_ref = r.device_ref AND t.set_id = r.set_id AND t.time < r.time ORDER BY t.time DESC LIMIT 1;
+        INSERT INTO telemetry_latest AS l (device_ref, set_id, time, vals, quality, source)
+        SELECT t.device_ref, t.set_id, t.time, t.vals, t.quality, t.source FROM telemetry t
+        WHERE t.device_ref = r.device_ref AND t.time = r.time
+        ON CONFLICT (device_ref, set_id) DO UPDATE
+        SET time = excluded.time, vals = excluded.vals, quality = excluded.quality, source = excluded.source WHERE excluded.time > l.time;
+    END IF;
     RETURN OLD;
 END $$;
 CREATE TRIGGER ingest_events_delete INSTEAD OF DELETE ON ingest_events FOR EACH ROW EXECUTE FUNCTION ingest_events_delete();
@@ -149,3 +170,28 @@ JOIN devices d ON d.ref = l.device_ref
 JOIN parameter_sets s ON s.id = l.set_id
 CROSS JOIN LATERAL unnest(s.keys, l.vals, l.quality) v (key, value, quality)
 ORDER BY d.id, v.key, l.time DESC, l.set_id DESC;
+
+-- Tables of the original that nothing writes yet.
+CREATE TABLE measurements (
+    time          timestamptz NOT NULL,
+    device_id     uuid NOT NULL REFERENCES devices (id) ON DELETE CASCADE,
+    parameter_key text NOT NULL REFERENCES parameter_templates (key) ON DELETE RESTRICT,
+    agg_interval  text NOT NULL,
+    value_avg     double precision,
+    value_min     double precision,
+    value_max     double precision,
+    value_count   bigint,
+    created_at    timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX idx_measurements_device_param_time ON measurements (device_id, parameter_key, time);
+
+CREATE TABLE missing_intervals (
+    id            bigserial PRIMARY KEY,
+    device_id     uuid NOT NULL REFERENCES devices (id) ON DELETE CASCADE,
+    parameter_key text NOT NULL REFERENCES parameter_templates (key) ON DELETE RESTRICT,
+    start_time    timestamptz NOT NULL,
+    end_time      timestamptz NOT NULL,
+    reason        text,
+    created_at    timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX idx_missing_intervals_device_param ON missing_intervals (device_id, parameter_key, start_time, end_time);

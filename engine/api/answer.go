@@ -72,9 +72,11 @@ func writeRejections(w http.ResponseWriter, result ingest.Result) {
 		list[i] = problemOf(&result.Rejections[i])
 	}
 	writeJSON(w, http.StatusUnprocessableEntity, struct {
-		Detail   []problem `json:"detail"`
-		Rejected int       `json:"rejected"`
-	}{list, result.Rejected})
+		Detail   []problem          `json:"detail"`
+		Accepted int                `json:"accepted"`
+		Rejected int                `json:"rejected"`
+		Errors   []ingest.Rejection `json:"errors"` // in the form of an answer to a batch of which some events are accepted
+	}{list, 0, result.Rejected, result.Rejections})
 }
 
 type detail struct {
@@ -151,7 +153,7 @@ func newRouter(log *slog.Logger) *httprouter.Router {
 	return r
 }
 
-// secure sets the headers that every answer has.
+// secure sets the headers that browsers look at.
 func secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -165,3 +167,24 @@ var (
 	nosniff = []string{"nosniff"}
 	noStore = []string{"no-store"}
 )
+
+// statusOf is the one table from the code of a refusal to an HTTP status; what it does not name is 422.
+var statusOf = map[string]int{
+	ingest.CodeEmpty:            http.StatusBadRequest,
+	ingest.CodeJSONInvalid:      http.StatusBadRequest,
+	ingest.CodeTooDeep:          http.StatusBadRequest,
+	ingest.CodeUTF8Invalid:      http.StatusBadRequest,
+	ingest.CodeDuplicateKey:     http.StatusBadRequest,
+	ingest.CodeFieldCase:        http.StatusBadRequest,
+	ingest.CodeTooManyMembers:   http.StatusBadRequest,
+	ingest.CodeProtocolRequired: http.StatusBadRequest,
+	ingest.CodeTooManyEvents:    http.StatusRequestEntityTooLarge,
+	ingest.CodeEventTooLarge:    http.StatusRequestEntityTooLarge,
+}
+
+func statusForCode(code string) int {
+	if s, ok := statusOf[code]; ok {
+		return s
+	}
+	return http.StatusUnprocessableEntity
+}

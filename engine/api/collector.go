@@ -284,24 +284,3 @@ func readAll(b []byte, r io.Reader, size, limit int64, cover func(n int64) error
 func readError() error {
 	return &httpError{http.StatusBadRequest, "body_incomplete", "The body ends before its announced length, or is not framed as HTTP wants it.", 0}
 }
-
-// statusOf is the one table from the code of a refusal to an HTTP status; what it does not name is 422.
-var statusOf = map[string]int{
-	ingest.CodeEmpty:            http.StatusBadRequest,
-	ingest.CodeJSONInvalid:      http.StatusBadRequest,
-	ingest.CodeTooDeep:          http.StatusBadRequest,
-	ingest.CodeUTF8Invalid:      http.StatusBadRequest,
-	ingest.CodeDuplicateKey:     http.StatusBadRequest,
-	ingest.CodeFieldCase:        http.StatusBadRequest,
-	ingest.CodeTooManyMembers:   http.StatusBadRequest,
-	ingest.CodeProtocolRequired: http.StatusBadRequest,
-	ingest.CodeTooManyEvents:    http.StatusRequestEntityTooLarge,
-	ingest.CodeEventTooLarge:    http.StatusRequestEntityTooLarge,
-}
-
-func statusForCode(code string) int {
-	if s, ok := statusOf[code]; ok {
-		return s
-	}
-	return http.StatusUnprocessableEntity
-}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -133,6 +134,7 @@ func (s *Service) Accept(ctx context.Context, format Format, body []byte) (Resul
 			return Result{}, err
 		}
 	}
+	slices.SortStableFunc(x.result.Rejections, func(a, b Rejection) int { return a.Line - b.Line })
 	return x.result, s.queue(ctx, x)
 }
 
@@ -204,11 +206,11 @@ func eachElement(body []byte, i int, one func(line int, data []byte) (int, *Reje
 		if line > MaxEvents {
 			return refuse(CodeTooManyEvents, "", nil, "A body may have %d events at most.", MaxEvents)
 		}
+		if i == len(body) || body[i] == ']' {
+			return broken(i)
+		}
 		n, r := one(line, body[i:])
 		if n == 0 {
-			if r == nil {
-				r = broken(i)
-			}
 			return r
 		}
 		if i = space(body, i+n); i >= len(body) {

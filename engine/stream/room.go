@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,42 +35,52 @@ func (q *Queue) watch(ctx context.Context) {
 }
 
 func (q *Queue) refresh(ctx context.Context) {
-	var used uint64
 	for _, p := range q.partitions {
-		info, err := p.stream.Info(ctx)
-		if err != nil {
-			if ctx.Err() == nil {
-				q.refuse("queue_down", fmt.Errorf("asking for the state of queue partition %d: %w", p.number, err))
-			}
+		asking, cancel := context.WithTimeout(ctx, publishTimeout)
+		info, err := p.stream.Info(asking)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
 			return
+		case err != nil:
+			q.refuse(&p.refusal, "queue_down", fmt.Errorf("asking for the state of partition %d: %w", p.number, err))
+			continue
 		}
+		p.first.Store(info.State.FirstSeq)
 		p.bytes.Store(info.State.Bytes)
-		used += info.State.Bytes
+		if info.State.Bytes > uint64(fullAt*float64(q.MaxBytes())) {
+			q.refuse(&p.refusal, "queue_full", fmt.Errorf("partition %d holds %d MiB, its limit is %d MiB", p.number, info.State.Bytes>>20, q.MaxBytes()>>20))
+		} else {
+			q.accept(&p.refusal)
+		}
 	}
-	if limit := float64(q.options.MaxBytes) * fullAt; float64(used) > limit {
-		q.refuse("queue_full", fmt.Errorf("the queue holds %d MiB, its limit is %d MiB", used>>20, q.options.MaxBytes>>20))
+	if q.options.Dir == "" {
 		return
 	}
-	if q.options.Dir != "" {
-		free, err := freeSpace(q.options.Dir)
-		if err != nil {
-			q.refuse("queue_down", err)
-			return
-		}
-		if free < q.options.MinFree {
-			q.refuse("disk_full", fmt.Errorf("%d MiB are free in %s, %d MiB must stay free", free>>20, q.options.Dir, q.options.MinFree>>20))
-			return
-		}
-	}
-	if was := q.refusal.Swap(nil); was != nil {
-		q.options.Log.Info("queue accepts again", "was", was.Code)
+	free, err := freeSpace(q.options.Dir)
+	switch {
+	case err != nil:
+		q.refuse(&q.refusal, "queue_down", err)
+	case free < q.options.MinFree:
+		q.refuse(&q.refusal, "disk_full", fmt.Errorf("%d MiB are free in %s, %d MiB must stay free", free>>20, q.options.Dir, q.options.MinFree>>20))
+	default:
+		q.accept(&q.refusal)
 	}
 }
 
-func (q *Queue) refuse(code string, err error) {
-	was := q.refusal.Swap(&telemetry.UnavailableError{Code: code, RetryAfter: 5 * time.Second, Err: err})
-	if was == nil || was.Code != code {
+// refuse sets a refusal, and logs it when it is a new one.
+func (q *Queue) refuse(at *atomic.Pointer[telemetry.UnavailableError], code string, err error) *telemetry.UnavailableError {
+	r := &telemetry.UnavailableError{Code: code, RetryAfter: 5 * time.Second, Err: err}
+	if was := at.Swap(r); was == nil || was.Code != code {
 		q.options.Log.Error("queue refuses new events", "code", code, "err", err)
+	}
+	return r
+}
+
+// accept takes a refusal back.
+func (q *Queue) accept(at *atomic.Pointer[telemetry.UnavailableError]) {
+	if was := at.Swap(nil); was != nil {
+		q.options.Log.Info("queue accepts again", "was", was.Code)
 	}
 }
 

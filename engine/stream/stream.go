@@ -64,10 +64,12 @@ type Partition struct {
 	open   *group
 	closed bool
 
-	events atomic.Uint64 // stored in the stream since its epoch began
-	synced bool          // events is known; only the publisher looks at it
-	last   atomic.Uint64 // sequence of the newest frame
-	bytes  atomic.Uint64 // stored now
+	events  atomic.Uint64 // stored in the stream since its epoch began
+	synced  bool          // events is known; only the publisher looks at it
+	first   atomic.Uint64 // sequence of the oldest frame
+	last    atomic.Uint64 // sequence of the newest frame
+	bytes   atomic.Uint64 // stored now
+	refusal atomic.Pointer[telemetry.UnavailableError]
 }
 
 // group is a frame in the making.
@@ -140,6 +142,7 @@ func (p *Partition) sync(ctx context.Context) error {
 		return fmt.Errorf("reading the stream's state: %w", err)
 	}
 	p.last.Store(info.State.LastSeq)
+	p.first.Store(info.State.FirstSeq)
 	p.bytes.Store(info.State.Bytes)
 	// Frames that are damaged or gone are passed over: the workers will say so, and the count is no promise.
 	for seq := info.State.LastSeq; seq >= max(info.State.FirstSeq, 1) && info.State.LastSeq-seq < maxDamaged; seq-- {
@@ -162,14 +165,30 @@ func (p *Partition) sync(ctx context.Context) error {
 // Partitions returns the partitions in order.
 func (q *Queue) Partitions() []*Partition { return q.partitions }
 
-// Refusal returns why the queue takes nothing just now, or nil.
-func (q *Queue) Refusal() *telemetry.UnavailableError { return q.refusal.Load() }
+// Refusal returns why the queue, or one of its partitions, takes nothing just now, or nil.
+func (q *Queue) Refusal() *telemetry.UnavailableError {
+	if r := q.refusal.Load(); r != nil {
+		return r
+	}
+	for _, p := range q.partitions {
+		if r := p.refusal.Load(); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// MaxBytes returns how much one partition may hold.
+func (q *Queue) MaxBytes() uint64 { return uint64(q.options.MaxBytes) / uint64(len(q.partitions)) }
 
 // Events returns how many events were stored in the partition since its epoch began.
 func (p *Partition) Events() uint64 { return p.events.Load() }
 
 // Last returns the sequence of the newest frame, 0 when there never was one.
 func (p *Partition) Last() uint64 { return p.last.Load() }
+
+// First returns the sequence of the oldest frame.
+func (p *Partition) First() uint64 { return p.first.Load() }
 
 // Bytes returns the size of the frames stored now.
 func (p *Partition) Bytes() uint64 { return p.bytes.Load() }
@@ -185,10 +204,12 @@ func newGroup() *group {
 // Append adds a block to the open group of a partition and returns a function that waits until the group is on disk.
 // A full group makes it wait for the one before.
 func (q *Queue) Append(partition int, b telemetry.Block) (wait func(context.Context) error, err error) {
-	if r := q.refusal.Load(); r != nil {
-		return nil, r
-	}
 	p := q.partitions[partition]
+	for _, r := range []*telemetry.UnavailableError{q.refusal.Load(), p.refusal.Load()} {
+		if r != nil {
+			return nil, r
+		}
+	}
 	p.mu.Lock()
 	for len(p.open.buffer)+len(b.Records) > maxFrame && !p.closed {
 		p.change.Wait()
@@ -300,7 +321,7 @@ func (q *Queue) publishGroup(p *Partition, g *group) error {
 	defer cancel()
 	if !p.synced {
 		if err := p.sync(ctx); err != nil {
-			return unavailable(err)
+			return q.failed(p, err)
 		}
 	}
 	g.buffer = telemetry.SealFrame(g.buffer, telemetry.Header{
@@ -309,7 +330,7 @@ func (q *Queue) publishGroup(p *Partition, g *group) error {
 	ack, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: streamSubject + "." + strconv.Itoa(p.number), Data: g.buffer}, jetstream.WithRetryAttempts(0))
 	if err != nil {
 		p.synced = false // the frame may be stored or not
-		return unavailable(err)
+		return q.failed(p, err)
 	}
 	p.events.Add(uint64(g.events))
 	p.last.Store(ack.Sequence)
@@ -317,13 +338,14 @@ func (q *Queue) publishGroup(p *Partition, g *group) error {
 	return nil
 }
 
-// unavailable turns a failed publish into what a sender is told. Only a full queue is sure not to have stored the frame.
-func unavailable(err error) error {
-	code, retry := "queue_down", 2*time.Second
+// failed turns a failed publish into what a sender is told, and refuses what comes next until the queue was looked at
+// again. Only a full queue is sure not to have stored the frame.
+func (q *Queue) failed(p *Partition, err error) error {
+	code := "queue_down"
 	if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == errStoreFull {
-		code, retry = "queue_full", 5*time.Second
+		code = "queue_full"
 	}
-	return &telemetry.UnavailableError{Code: code, RetryAfter: retry, Err: err}
+	return q.refuse(&p.refusal, code, fmt.Errorf("publishing to partition %d: %w", p.number, err))
 }
 
 // errStoreFull is JetStream's "maximum bytes exceeded" (JSStreamStoreFailedF).
