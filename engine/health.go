@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,7 +47,10 @@ func (e *Engine) health() api.Health {
 	if r := e.queue.Refusal(); r != nil {
 		h.Problems = append(h.Problems, "queue: "+r.Error())
 	}
-	for _, w := range e.workers {
+	for i, w := range e.workers {
+		if n := w.Missing(); n > 0 {
+			h.Problems = append(h.Problems, fmt.Sprintf("queue: %d frames are missing from partition %d: acknowledged events are lost", n, i))
+		}
 		if err := w.Err(); err != nil {
 			h.Problems = append(h.Problems, "worker: "+err.Error())
 		}
@@ -81,9 +85,16 @@ func (e *Engine) watchHealth(ctx context.Context) error {
 	defer tick.Stop()
 	const weight = 0.2 // of the newest second in the rate
 	last, rate := e.accepted.Load(), 0.0
-	for {
+	for n := 0; ; n++ {
 		ping, cancel := context.WithTimeout(ctx, 2*time.Second)
+		start := time.Now()
 		err := e.store.Ping(ping)
+		if err == nil {
+			e.metrics.dbLatency.Observe(time.Since(start).Seconds())
+			if n%lastPacketEvery == 0 {
+				err = e.measureSites(ping)
+			}
+		}
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			e.dbError.Store(&err)
@@ -101,6 +112,17 @@ func (e *Engine) watchHealth(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// lastPacketEvery is how many seconds pass from one look at the sites' newest events to the next.
+const lastPacketEvery = 15
+
+func (e *Engine) measureSites(ctx context.Context) error {
+	newest, err := e.store.NewestBySite(ctx)
+	for site, at := range newest {
+		e.metrics.lastPacket.WithLabelValues(site.String()).Set(float64(at.UnixMicro()) / 1e6)
+	}
+	return err
 }
 
 func setStatus(g *prometheus.GaugeVec, connected bool) {

@@ -16,7 +16,8 @@ type metrics struct {
 	request                        prometheus.Histogram
 	worker                         worker.Metrics
 	rate                           prometheus.Gauge
-	dbStatus                       *prometheus.GaugeVec
+	dbStatus, lastPacket           *prometheus.GaugeVec
+	dbLatency                      prometheus.Histogram
 }
 
 func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
@@ -34,17 +35,25 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 		rate: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ingest_rate_per_second", Help: "Events queued per second, over the last seconds."}),
 		dbStatus: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "db_status",
 			Help: "1 for the database's present status, 0 for the other."}, []string{"status"}),
+		dbLatency: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "db_latency_seconds",
+			Help: "Time of a database's answer to a ping, one a second.", Buckets: buckets}),
+		lastPacket: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "last_packet_timestamp",
+			Help: "Time of the newest event of a site's devices, as Unix seconds; up to 15 s old."}, []string{"site_id"}),
 	}
 	commit := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "worker_db_commit_seconds",
 		Help: "Time of a worker's transaction.", Buckets: buckets})
 	gaps := prometheus.NewCounter(prometheus.CounterOpts{Name: "nsready_queue_missing_frames_total", Help: "Frames that should be in the queue and are not."})
+	letters := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ingest_dlq_total",
+		Help: "Dead letters by reason: an SQLSTATE, unknown_device, or frame for a whole frame that could not be read."}, []string{"reason"})
+	latency := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ingest_latency_seconds",
+		Help: "Time from an event's receipt to the commit of its row, observed once a frame.", Buckets: buckets})
 	m.worker = worker.Metrics{Stored: m.success, Dead: deadCounter{m.dead, errors.WithLabelValues("processing")}, Gaps: gaps,
-		Commit: commit, Failures: errors.WithLabelValues("database")}
+		Letters: letters, Commit: commit, Latency: latency, Failures: errors.WithLabelValues("database")}
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
 	start := time.Now()
-	r.MustRegister(events, errors, m.request, m.rate, m.dbStatus, commit, gaps,
+	r.MustRegister(events, errors, m.request, m.rate, m.dbStatus, m.dbLatency, m.lastPacket, commit, gaps, letters, latency,
 		gauge("ingest_queue_depth", "Events acknowledged and not stored yet.", func() float64 { return float64(e.depth().QueueDepth) }),
 		gauge("ingest_consumer_pending", "Events in the queue that no worker has taken.", func() float64 { return float64(e.depth().Pending) }),
 		gauge("ingest_consumer_ack_pending", "Events that a worker has taken and not committed.", func() float64 { return float64(e.depth().AckPending) }),
@@ -68,7 +77,7 @@ func (c deadCounter) Add(n float64) {
 // thresholdCollector exports the declared thresholds on the platform, for alert rules to compare with.
 type thresholdCollector struct{ e *Engine }
 
-var thresholdDesc = prometheus.NewDesc("nsready_threshold", "Declared threshold on a metric of the platform.", []string{"metric", "severity"}, nil)
+var thresholdDesc = prometheus.NewDesc("nsready_threshold", "Declared threshold on a metric of the platform; percent for rates and shares, seconds for latencies.", []string{"metric", "severity"}, nil)
 
 func (c thresholdCollector) Describe(ch chan<- *prometheus.Desc) { ch <- thresholdDesc }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -41,4 +42,19 @@ func (s *Store) CountEvents(ctx context.Context) (n int64, err error) {
 		return 0, fmt.Errorf("counting events: %w", err)
 	}
 	return n, nil
+}
+
+// NewestBySite returns the time of the newest event of each site's devices.
+func (s *Store) NewestBySite(ctx context.Context) (map[uuid.UUID]time.Time, error) {
+	rows, err := s.pool.Query(ctx, "SELECT d.site_id, max(l.time) FROM telemetry_latest l JOIN devices d ON d.ref = l.device_ref GROUP BY 1")
+	if err != nil {
+		return nil, fmt.Errorf("reading the sites' newest times: %w", err)
+	}
+	newest := map[uuid.UUID]time.Time{}
+	var site uuid.UUID
+	var at time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&site, &at}, func() error { newest[site] = at; return nil }); err != nil {
+		return nil, fmt.Errorf("reading the sites' newest times: %w", err)
+	}
+	return newest, nil
 }

@@ -47,8 +47,10 @@ type Reader interface {
 
 // Metrics of one or more workers.
 type Metrics struct {
-	Stored, Dead, Gaps prometheus.Counter  // events, events, frames
-	Commit             prometheus.Observer // seconds of a flush
+	Stored, Dead, Gaps prometheus.Counter     // events, events, frames
+	Letters            *prometheus.CounterVec // dead letters, events or frames, by reason
+	Commit             prometheus.Observer    // seconds of a flush
+	Latency            prometheus.Observer    // seconds from a frame's receipt to its commit
 	Failures           prometheus.Counter
 }
 
@@ -62,8 +64,8 @@ type Worker struct {
 	Metrics    *Metrics
 	Log        *slog.Logger
 
-	seq, events, taken atomic.Uint64
-	failing            atomic.Pointer[error]
+	seq, events, taken, missing atomic.Uint64
+	failing                     atomic.Pointer[error]
 }
 
 // A batch is flushed when the queue has no more frames at hand, but not sooner than pace after the flush before, so that
@@ -80,6 +82,9 @@ func (w *Worker) Stored() (seq, events uint64) { return w.seq.Load(), w.events.L
 
 // Taken returns how many events were taken from the queue, stored or about to be.
 func (w *Worker) Taken() uint64 { return w.taken.Load() }
+
+// Missing returns how many frames should have been in the queue and were not, since the start.
+func (w *Worker) Missing() uint64 { return w.missing.Load() }
 
 // Err returns why the worker stores nothing just now, or nil.
 func (w *Worker) Err() error {
@@ -159,10 +164,13 @@ type filling struct {
 	seq     uint64 // of the last frame taken in
 	events  uint64 // in the partition up to it
 	bytes   int
-	since   time.Time // when the first frame was taken in
-	flushed time.Time // when the last flush began
-	dead    map[int]bool
+	since   time.Time      // when the first frame was taken in
+	flushed time.Time      // when the last flush began
+	dead    map[int]string // reasons of events that the database refused, by their index in the batch
 }
+
+// reasonFrame is why a frame that cannot be read is a dead letter.
+const reasonFrame = "frame"
 
 // mark says where in the batch a frame begins.
 type mark struct {
@@ -206,6 +214,7 @@ func (f *filling) waiting() bool { return len(f.frames)+len(f.broken) > 0 }
 func (f *filling) frame(seq uint64, data []byte) {
 	if seq != f.seq+1 {
 		f.w.Metrics.Gaps.Add(float64(seq - f.seq - 1))
+		f.w.missing.Add(seq - f.seq - 1)
 		f.w.Log.Error("frames are missing from the queue", "partition", f.w.Partition, "first", f.seq+1, "last", seq-1)
 	}
 	if !f.waiting() {
@@ -249,12 +258,12 @@ func (f *filling) flush(ctx context.Context) error {
 		}
 	}
 	for _, b := range f.broken {
-		if err := tx.DeadFrame(ctx, b.seq, b.data, &telemetry.RejectedError{Reason: "frame", Err: b.err}); err != nil {
+		if err := tx.DeadFrame(ctx, b.seq, b.data, &telemetry.RejectedError{Reason: reasonFrame, Err: b.err}); err != nil {
 			return err
 		}
 	}
 	for i := range events {
-		if !f.dead[i] {
+		if _, dead := f.dead[i]; !dead {
 			f.alerts.Evaluate(&events[i])
 		}
 	}
@@ -272,7 +281,17 @@ func (f *filling) flush(ctx context.Context) error {
 	w.events.Store(f.events)
 	w.Metrics.Stored.Add(float64(len(events) - len(f.dead)))
 	w.Metrics.Dead.Add(float64(len(f.dead)))
-	w.Metrics.Commit.Observe(time.Since(start).Seconds())
+	for _, reason := range f.dead {
+		w.Metrics.Letters.WithLabelValues(reason).Inc()
+	}
+	w.Metrics.Letters.WithLabelValues(reasonFrame).Add(float64(len(f.broken)))
+	now := time.Now()
+	w.Metrics.Commit.Observe(now.Sub(start).Seconds())
+	for _, m := range f.frames {
+		if m.first < len(events) {
+			w.Metrics.Latency.Observe(now.Sub(events[m.first].ReceivedAt.Time()).Seconds())
+		}
+	}
 	f.batch.Reset()
 	clear(f.dead)
 	clear(f.broken)
@@ -299,9 +318,9 @@ func (f *filling) write(ctx context.Context, tx Tx, i, j int) error {
 	e := &f.batch.Events[i]
 	f.w.Log.Error("an event goes to the dead letters", "device", e.Device, "time", e.Time.Time(), "reason", rejected.Reason, "err", rejected.Err)
 	if f.dead == nil {
-		f.dead = map[int]bool{}
+		f.dead = map[int]string{}
 	}
-	f.dead[i] = true
+	f.dead[i] = rejected.Reason
 	return tx.DeadLetter(ctx, f.frames[at].seq, i-f.frames[at].first, e, rejected)
 }
 
