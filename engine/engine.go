@@ -61,6 +61,7 @@ type Engine struct {
 
 	accepted atomic.Int64 // events, since the start
 	dbError  atomic.Pointer[error]
+	problems []string // found at the start
 	cleanups []cleanup
 }
 
@@ -134,7 +135,40 @@ func (e *Engine) openQueue(ctx context.Context) (err error) {
 		Partitions: min(runtime.GOMAXPROCS(0), 16), MaxBytes: e.options.QueueBytes,
 		Dir: e.options.QueueDir, MinFree: e.options.MinFree, Log: log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	for i, p := range e.queue.Partitions() {
+		if err := e.compare(ctx, i, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare finds out whether a partition is what the database knows. A queue that was made anew, or set back, may have
+// lost what was not stored yet: that is said, never hidden. One that is behind the database begins a new epoch, or the
+// workers would pass new frames over as stored.
+func (e *Engine) compare(ctx context.Context, i int, p *stream.Partition) error {
+	seq, other, err := e.store.Offset(ctx, p.Epoch, i)
+	if err != nil {
+		return err
+	}
+	problem := ""
+	switch {
+	case p.Fresh && other:
+		problem = fmt.Sprintf("queue: partition %d was made anew: what it held and was not stored is lost", i)
+	case p.Last() < seq:
+		problem = fmt.Sprintf("queue: partition %d ends at frame %d, though %d frames of it were stored: what came after them is lost", i, p.Last(), seq)
+		if err := e.queue.NewEpoch(ctx, i); err != nil {
+			return err
+		}
+	default:
+		return nil
+	}
+	e.log.Error(problem, "component", "queue")
+	e.problems = append(e.problems, problem)
+	return nil
 }
 
 func (e *Engine) newWorker(i int, epoch string) *worker.Worker {

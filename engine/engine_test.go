@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -10,6 +11,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -509,6 +512,40 @@ func TestARestoredDatabaseGetsItsRowsAgain(t *testing.T) {
 	wait(t, "the rows to come back", func() bool { return s.rows("SELECT count(*), sum(value) FROM ingest_events") == "20 190" })
 }
 
+// TestAQueueThatWasSetBackIsSaidAndGoesOn takes the queue's files away between two runs.
+func TestAQueueThatWasSetBackIsSaidAndGoesOn(t *testing.T) {
+	for what, glob := range map[string]string{"ends at frame": "jetstream/*/streams/INGRESS_*/msgs", "was made anew": "jetstream/*/streams/INGRESS_*"} {
+		t.Run(what, func(t *testing.T) {
+			s := start(t)
+			now := time.Now().Truncate(time.Second)
+			send := func(from, to int) {
+				for i := from; i < to; i++ {
+					expect(t, "status", s.post("application/json", s.event(i%4, now.Add(time.Duration(i-60)*time.Second), "voltage", fmt.Sprint(i))).status, 200)
+				}
+			}
+			send(0, 20)
+			s.drained()
+			s.stop()
+			files, err := filepath.Glob(filepath.Join(s.options.QueueDir, glob))
+			if err != nil || len(files) == 0 {
+				t.Fatal(files, err)
+			}
+			for _, f := range files {
+				if err := os.RemoveAll(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.run()
+			send(20, 40)
+			s.drained()
+			expect(t, "stored", s.rows("SELECT count(*), sum(value) FROM ingest_events"), "40 780")
+			if body := s.get(s.engine.Addresses().Collector + "/v1/health").body; !strings.Contains(body, what) || !strings.Contains(body, "degraded") {
+				t.Errorf("health does not say it: %s", body)
+			}
+		})
+	}
+}
+
 func TestABrokenFrameIsADeadLetter(t *testing.T) {
 	s := start(t)
 	for i := range 8 {
@@ -698,27 +735,72 @@ func TestStoredFramesMakeRoomOldestFirst(t *testing.T) {
 	}
 }
 
+func TestManyParameterSetsFitTheirFrames(t *testing.T) {
+	s := start(t)
+	for i := range 16 {
+		s.exec("INSERT INTO parameter_templates (key, name) VALUES ($1, 'x')", s.key(fmt.Sprintf("%s_%d", strings.Repeat("x", 180), i)))
+	}
+	now := time.Now().Truncate(time.Second)
+	var lines []string
+	for i := 1; i <= 4000; i++ { // each with another subset
+		var metrics []string
+		for b := range 16 {
+			if i>>b&1 == 1 {
+				metrics = append(metrics, fmt.Sprintf("%s_%d", strings.Repeat("x", 180), b), "1")
+			}
+		}
+		lines = append(lines, s.event(0, now.Add(time.Duration(-i)*time.Second), metrics...))
+	}
+	a := s.post("application/x-ndjson", strings.Join(lines[:3000], "\n"))
+	if a.status != 200 || !strings.Contains(a.body, `"accepted":3000`) {
+		t.Fatalf("%d %.300s", a.status, a.body)
+	}
+	s.drained()
+	expect(t, "stored", s.rows("SELECT count(*), count(DISTINCT set_id) FROM telemetry"), "3000 3000")
+}
+
+func TestAHalfClosedClientIsAnswered(t *testing.T) {
+	s := start(t)
+	c, err := net.Dial("tcp", s.engine.Addresses().Collector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	body := s.event(0, time.Now(), "voltage", "1")
+	fmt.Fprintf(c, "POST /v1/ingest HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 200 OK") {
+		t.Errorf("answer %q, %v", text, err)
+	}
+}
+
 func TestTooManyBodiesAtOnceAreAnswered429(t *testing.T) {
 	s := start(t)
-	const large = 8 << 20 // nobody sends all of it
-	var held []net.Conn
-	for range 64<<20/large + 1 {
+	const large = 8 << 20
+	answers := make(chan string, 100)
+	for range 64<<20/large + 1 { // all but the last byte
 		c, err := net.Dial("tcp", s.engine.Addresses().Collector)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		fmt.Fprintf(c, "POST /v1/ingest HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n{", large)
-		held = append(held, c)
+		go func() {
+			line, _ := bufio.NewReader(c).ReadString('\n') // "" when the test ends
+			answers <- line
+		}()
+		fmt.Fprintf(c, "POST /v1/ingest HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n", large)
+		c.Write(make([]byte, large-1)) // fails when it is refused meanwhile
 	}
-	wait(t, "an answer 429", func() bool {
-		a := s.post("application/json", s.event(0, time.Now(), "voltage", "1"))
-		return a.status == 429 && a.header.Get("Retry-After") != ""
-	})
-	for _, c := range held {
-		c.Close()
+	select {
+	case line := <-answers:
+		expect(t, "the first of the large bodies to be answered", strings.TrimSpace(line), "HTTP/1.1 429 Too Many Requests")
+	case <-time.After(10 * time.Second):
+		t.Error("all of the large bodies are held")
 	}
-	wait(t, "an answer 200", func() bool { return s.post("application/json", s.event(0, time.Now(), "voltage", "1")).status == 200 })
+	expect(t, "a small body", s.post("application/json", s.event(0, time.Now(), "voltage", "1")).status, 200)
 }
 
 func TestADatabaseThatIsAwayStopsNobodyWhoIsKnown(t *testing.T) {

@@ -40,19 +40,21 @@ func (e *Engine) health() api.Health {
 		Service: "ok", DB: "connected", QueueDepth: d.QueueDepth, Status: "normal", Durability: "fsync", Storage: e.store.Storage(),
 		Queue: api.QueueHealth{Consumer: "ingest_workers", Pending: d.Pending, AckPending: d.AckPending, WaitingPulls: int64(len(e.workers))},
 	}
-	if err := e.dbError.Load(); err != nil {
+	h.Problems = append(h.Problems, e.problems...)
+	// Why is in the log: health is for everybody to read.
+	if e.dbError.Load() != nil {
 		h.DB = "disconnected"
-		h.Problems = append(h.Problems, "database: "+(*err).Error())
+		h.Problems = append(h.Problems, "database: does not answer")
 	}
 	if r := e.queue.Refusal(); r != nil {
-		h.Problems = append(h.Problems, "queue: "+r.Error())
+		h.Problems = append(h.Problems, "queue: "+r.Code)
 	}
 	for i, w := range e.workers {
 		if n := w.Missing(); n > 0 {
 			h.Problems = append(h.Problems, fmt.Sprintf("queue: %d frames are missing from partition %d: acknowledged events are lost", n, i))
 		}
-		if err := w.Err(); err != nil {
-			h.Problems = append(h.Problems, "worker: "+err.Error())
+		if w.Err() != nil {
+			h.Problems = append(h.Problems, fmt.Sprintf("worker: partition %d cannot be stored just now", i))
 		}
 	}
 	for _, p := range e.view.Snapshot().Platform {

@@ -27,6 +27,10 @@ const (
 	MaxEventBody = 512 << 10 // of one event
 	MaxBatchBody = 8 << 20   // of a batch, as sent and after decompression
 	maxHeld      = 64 << 20  // of all bodies that are being read or wait for the queue
+
+	firstRead = 4 << 10  // the least that a body counts for
+	aheadRead = 64 << 10 // the most that is set aside for a body before it has come
+	keptRead  = 1 << 20  // the most that is kept after it
 )
 
 // Accepter takes bodies in; see ingest.Service.
@@ -112,7 +116,7 @@ func (c *Collector) ingest(w http.ResponseWriter, r *http.Request, _ httprouter.
 		b = &body{}
 	}
 	defer func() { // a buffer that one large body needed is not kept for the small ones
-		if cap(b.data) <= 1<<20 {
+		if cap(b.data) <= keptRead && cap(b.compressed) <= keptRead {
 			c.bodies.Put(b)
 		}
 		c.Latency.Observe(time.Since(start).Seconds())
@@ -123,7 +127,8 @@ func (c *Collector) ingest(w http.ResponseWriter, r *http.Request, _ httprouter.
 		writeError(w, r, err)
 		return
 	}
-	result, err := c.Ingest.Accept(r.Context(), format, b.data)
+	// A client that goes away, or closes its half, does not take back what it has sent.
+	result, err := c.Ingest.Accept(context.WithoutCancel(r.Context()), format, b.data)
 	if err != nil {
 		writeError(w, r, err)
 		return
@@ -224,7 +229,7 @@ func (b *body) read(r *http.Request, held *atomic.Int64) (ingest.Format, error) 
 	if size > MaxBatchBody {
 		return 0, tooLarge(MaxBatchBody)
 	}
-	if err := b.hold(held, max(size, 64<<10)); err != nil {
+	if err := b.hold(held, min(max(size, firstRead), aheadRead)); err != nil {
 		return 0, err
 	}
 	target := &b.data
@@ -257,8 +262,8 @@ func firstByte(b []byte) byte {
 // readAll reads r into b's memory, which grows as far as cover allows.
 func readAll(b []byte, r io.Reader, size, limit int64, cover func(n int64) error) ([]byte, error) {
 	b = b[:0]
-	if int64(cap(b)) <= size {
-		b = make([]byte, 0, size+1)
+	if want := min(max(size+1, firstRead), aheadRead); int64(cap(b)) < want { // more only when it has come
+		b = make([]byte, 0, want)
 	}
 	for {
 		if len(b) == cap(b) {

@@ -43,7 +43,7 @@ const (
 	maxFuture   = 5 * time.Minute
 	maxAge      = 366 * 24 * time.Hour // where no retention is declared
 	maxRecord   = 256 << 10            // of one event in the queue
-	blockSize   = 256 << 10            // records of a block, before another is begun
+	blockSize   = 512 << 10            // of a block in its frame
 	maxReported = 100                  // rejections in a Result
 	maxUnknown  = 1000                 // ids in one look past the snapshot
 )
@@ -143,7 +143,7 @@ func (s *Service) release(x *scratch) {
 		for i := range list {
 			b := &list[i]
 			clear(b.Sets)
-			b.Records, b.Sets, b.Events = b.Records[:0], b.Sets[:0], 0
+			b.Records, b.Sets, b.Dictionary, b.Events = b.Records[:0], b.Sets[:0], 0, 0
 		}
 	}
 	clear(x.waits)
@@ -313,31 +313,29 @@ func (s *Service) lookAgain(ctx context.Context, now telemetry.Micros, x *scratc
 func (s *Service) add(x *scratch) {
 	p := telemetry.Partition(x.event.Device, len(x.blocks))
 	list := x.blocks[p]
-	at := -1
-	for i := range list {
-		if list[i].Events > 0 && len(list[i].Records)+len(x.record) <= blockSize {
-			at = i
-		}
+	size := x.event.Set.Size()
+	at := 0 // the block that is filled is the last one in use
+	for at+1 < len(list) && list[at+1].Events > 0 {
+		at++
 	}
-	if at < 0 { // the first unused one, or one more
-		for at = 0; at < len(list) && list[at].Events > 0; at++ {
-		}
-		if at == len(list) {
+	if len(list) == 0 || list[at].Size()+len(x.record)+size > blockSize {
+		if at++; at >= len(list) {
 			list = append(list, telemetry.Block{})
+			at = len(list) - 1
 			x.blocks[p] = list
 		}
 	}
 	b := &list[at]
 	b.Records = append(b.Records, x.record...)
 	b.Events++
+	x.result.Accepted++
 	for _, set := range b.Sets {
 		if set == x.event.Set {
-			x.result.Accepted++
 			return
 		}
 	}
 	b.Sets = append(b.Sets, x.event.Set)
-	x.result.Accepted++
+	b.Dictionary += size
 }
 
 // queue hands the blocks over and waits until all are on disk.

@@ -86,6 +86,17 @@ func (s *Store) Claim(ctx context.Context, epoch string, partition int) (*Claim,
 	return c, nil
 }
 
+// Offset returns how far a partition of the queue is stored, 0 when nothing is, and whether frames of another epoch of it
+// were stored before.
+func (s *Store) Offset(ctx context.Context, epoch string, partition int) (seq uint64, other bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT coalesce(max(seq) FILTER (WHERE epoch = $1), 0), coalesce(bool_or(epoch <> $1), false)
+		FROM partitions WHERE id = $2`, epoch, partition).Scan(&seq, &other)
+	if err != nil {
+		return 0, false, fmt.Errorf("reading the offset of queue partition %d: %w", partition, err)
+	}
+	return seq, other, nil
+}
+
 // lockPartition is the class of the advisory locks on partitions: "nsrp".
 const lockPartition = 0x6e737270
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -26,13 +27,12 @@ const (
 	streamName    = "INGRESS"
 	streamSubject = "ingress.events"
 
-	maxPayload = 1 << 20   // NATS's default, so that frames fit external servers too
-	maxFrame   = 896 << 10 // of records; the dictionary comes on top
-	// MaxBlock is the most record bytes that one Append may carry.
-	MaxBlock = 512 << 10
+	maxPayload = 1 << 20    // NATS's default, so that frames fit external servers too
+	maxFrame   = 1000 << 10 // of records and dictionary
 
 	publishTimeout = 10 * time.Second
-	maxDamaged     = 1000 // frames to look behind for one that says how many events there were
+	retryPublish   = 5 * time.Second // after a publish that failed
+	maxDamaged     = 1000            // frames to look behind for one that says how many events there were
 )
 
 // Options of the queue.
@@ -56,6 +56,7 @@ type Queue struct {
 // Partition is one stream and the group that is open for it.
 type Partition struct {
 	Epoch  string // identity of the stream: a recreated stream has another
+	Fresh  bool   // the stream was made by this Open
 	number int
 	stream jetstream.Stream
 
@@ -64,18 +65,26 @@ type Partition struct {
 	open   *group
 	closed bool
 
-	events  atomic.Uint64 // stored in the stream since its epoch began
-	synced  bool          // events is known; only the publisher looks at it
-	first   atomic.Uint64 // sequence of the oldest frame
-	last    atomic.Uint64 // sequence of the newest frame
-	bytes   atomic.Uint64 // stored now
-	refusal atomic.Pointer[telemetry.UnavailableError]
+	events  atomic.Uint64                              // stored in the stream since its epoch began
+	synced  bool                                       // events is known; only the publisher looks at it
+	first   atomic.Uint64                              // sequence of the oldest frame
+	last    atomic.Uint64                              // sequence of the newest frame
+	bytes   atomic.Uint64                              // stored now
+	refusal atomic.Pointer[telemetry.UnavailableError] // there is no room
+	failing atomic.Pointer[failure]                    // the last publish failed
+}
+
+// failure is a failed publish. Until its time comes nothing is tried again.
+type failure struct {
+	*telemetry.UnavailableError
+	until time.Time
 }
 
 // group is a frame in the making.
 type group struct {
 	buffer []byte // HeaderSize bytes and records
 	sets   []*telemetry.ParameterSet
+	size   int                 // of the frame that it becomes, at most
 	has    map[uint32]struct{} // ids of sets, once they are many
 	events int
 	done   chan struct{}
@@ -115,6 +124,7 @@ func (q *Queue) openPartition(ctx context.Context, i, count int) (*Partition, er
 		DenyDelete: true, AllowDirect: true, Duplicates: time.Second,
 		Metadata: map[string]string{"nsready_epoch": uuid.NewString(), "nsready_partitions": strconv.Itoa(count)},
 	}
+	fresh := false
 	s, err := q.js.Stream(ctx, name)
 	switch {
 	case err == nil:
@@ -122,11 +132,12 @@ func (q *Queue) openPartition(ctx context.Context, i, count int) (*Partition, er
 		s, err = q.js.UpdateStream(ctx, config)
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		s, err = q.js.CreateStream(ctx, config)
+		fresh = true
 	}
 	if err != nil {
 		return nil, err
 	}
-	p := &Partition{number: i, stream: s, Epoch: s.CachedInfo().Config.Metadata["nsready_epoch"]}
+	p := &Partition{number: i, stream: s, Fresh: fresh, Epoch: s.CachedInfo().Config.Metadata["nsready_epoch"]}
 	p.change = sync.NewCond(&p.mu)
 	p.open = newGroup()
 	if err := p.sync(ctx); err != nil {
@@ -162,6 +173,20 @@ func (p *Partition) sync(ctx context.Context) error {
 	return nil
 }
 
+// NewEpoch gives a partition a new epoch, so that its frames are read from the first again.
+func (q *Queue) NewEpoch(ctx context.Context, partition int) error {
+	p := q.partitions[partition]
+	config := p.stream.CachedInfo().Config
+	config.Metadata = maps.Clone(config.Metadata)
+	config.Metadata["nsready_epoch"] = uuid.NewString()
+	s, err := q.js.UpdateStream(ctx, config)
+	if err != nil {
+		return fmt.Errorf("beginning a new epoch of queue partition %d: %w", partition, err)
+	}
+	p.stream, p.Epoch = s, config.Metadata["nsready_epoch"]
+	return nil
+}
+
 // Partitions returns the partitions in order.
 func (q *Queue) Partitions() []*Partition { return q.partitions }
 
@@ -173,6 +198,9 @@ func (q *Queue) Refusal() *telemetry.UnavailableError {
 	for _, p := range q.partitions {
 		if r := p.refusal.Load(); r != nil {
 			return r
+		}
+		if f := p.failing.Load(); f != nil {
+			return f.UnavailableError
 		}
 	}
 	return nil
@@ -197,7 +225,7 @@ var groups = sync.Pool{New: func() any { return &group{buffer: make([]byte, tele
 
 func newGroup() *group {
 	g := groups.Get().(*group)
-	*g = group{buffer: g.buffer[:telemetry.HeaderSize], sets: g.sets[:0], done: make(chan struct{})}
+	*g = group{buffer: g.buffer[:telemetry.HeaderSize], sets: g.sets[:0], size: telemetry.HeaderSize, done: make(chan struct{})}
 	return g
 }
 
@@ -210,8 +238,11 @@ func (q *Queue) Append(partition int, b telemetry.Block) (wait func(context.Cont
 			return nil, r
 		}
 	}
+	if f := p.failing.Load(); f != nil && time.Now().Before(f.until) {
+		return nil, f.UnavailableError
+	}
 	p.mu.Lock()
-	for len(p.open.buffer)+len(b.Records) > maxFrame && !p.closed {
+	for p.open.events > 0 && p.open.size+b.Size() > maxFrame && !p.closed {
 		p.change.Wait()
 	}
 	if p.closed {
@@ -232,6 +263,7 @@ var errClosed = &telemetry.UnavailableError{Code: "queue_down", RetryAfter: time
 func (g *group) add(b telemetry.Block) {
 	g.buffer = append(g.buffer, b.Records...)
 	g.events += b.Events
+	g.size += len(b.Records)
 	for _, s := range b.Sets {
 		g.addSet(s)
 	}
@@ -258,6 +290,7 @@ func (g *group) addSet(s *telemetry.ParameterSet) {
 		g.has[s.ID] = struct{}{}
 	}
 	g.sets = append(g.sets, s)
+	g.size += s.Size()
 }
 
 func (g *group) wait(ctx context.Context) error {
@@ -332,20 +365,25 @@ func (q *Queue) publishGroup(p *Partition, g *group) error {
 		p.synced = false // the frame may be stored or not
 		return q.failed(p, err)
 	}
+	if p.failing.Swap(nil) != nil {
+		q.options.Log.Info("queue stores again", "partition", p.number)
+	}
 	p.events.Add(uint64(g.events))
 	p.last.Store(ack.Sequence)
 	p.bytes.Add(uint64(len(g.buffer)))
 	return nil
 }
 
-// failed turns a failed publish into what a sender is told, and refuses what comes next until the queue was looked at
-// again. Only a full queue is sure not to have stored the frame.
+// failed turns a failed publish into what a sender is told. Only a full queue is sure not to have stored the frame.
 func (q *Queue) failed(p *Partition, err error) error {
-	code := "queue_down"
 	if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == errStoreFull {
-		code = "queue_full"
+		return q.refuse(&p.refusal, "queue_full", fmt.Errorf("publishing to partition %d: %w", p.number, err))
 	}
-	return q.refuse(&p.refusal, code, fmt.Errorf("publishing to partition %d: %w", p.number, err))
+	u := &telemetry.UnavailableError{Code: "queue_down", RetryAfter: retryPublish, Err: fmt.Errorf("publishing to partition %d: %w", p.number, err)}
+	if p.failing.Swap(&failure{u, time.Now().Add(retryPublish)}) == nil {
+		q.options.Log.Error("queue cannot store, will try again with new events", "partition", p.number, "err", err)
+	}
+	return u
 }
 
 // errStoreFull is JetStream's "maximum bytes exceeded" (JSStreamStoreFailedF).

@@ -51,6 +51,7 @@ var testSet = &telemetry.ParameterSet{ID: 1, Keys: []string{"project:x:voltage"}
 func block(n int, values ...float64) telemetry.Block {
 	b := telemetry.Block{Sets: []*telemetry.ParameterSet{testSet}, Events: len(values)}
 	for _, v := range values {
+		b.Dictionary = testSet.Size()
 		b.Records = telemetry.AppendRecord(b.Records, &telemetry.Event{Device: uuid.UUID{byte(n)}, Set: testSet, Values: []float64{v}})
 	}
 	return b

@@ -42,6 +42,15 @@ type ParameterSet struct {
 	Keys []string
 }
 
+// Size returns how many bytes the set takes in a frame's dictionary, at most.
+func (s *ParameterSet) Size() int {
+	n := 2 * binary.MaxVarintLen32
+	for _, k := range s.Keys {
+		n += binary.MaxVarintLen32 + len(k)
+	}
+	return n
+}
+
 // Event is one message of one device: the values of a parameter set at one time.
 type Event struct {
 	Device     uuid.UUID
@@ -71,10 +80,14 @@ func Partition(device uuid.UUID, n int) int {
 
 // Block is what one request adds to the frame of one partition: records and the parameter sets they use, each once.
 type Block struct {
-	Records []byte
-	Sets    []*ParameterSet
-	Events  int
+	Records    []byte
+	Sets       []*ParameterSet
+	Dictionary int // bytes that the sets take in a frame, at most
+	Events     int
 }
+
+// Size returns how many bytes the block takes in a frame, at most.
+func (b *Block) Size() int { return len(b.Records) + b.Dictionary }
 
 // UnavailableError says that the queue takes nothing just now.
 type UnavailableError struct {
