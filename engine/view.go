@@ -66,12 +66,25 @@ func (v *view) reload(ctx context.Context) error {
 // watch follows the registry until ctx ends.
 func (v *view) watch(ctx context.Context) error {
 	const pause = time.Second
+	failing := false
 	for {
-		err := v.store.WatchRegistry(ctx, func() error { return v.reload(ctx) })
+		err := v.store.WatchRegistry(ctx, func() error {
+			if err := v.reload(ctx); err != nil {
+				return err
+			}
+			if failing {
+				v.log.Info("registry is followed again")
+			}
+			failing = false
+			return nil
+		})
 		if ctx.Err() != nil {
 			return nil
 		}
-		v.log.Warn("the old registry stays in use just now, will go on trying", "err", err)
+		if !failing {
+			v.log.Warn("the old registry stays in use just now, will go on trying", "err", err)
+		}
+		failing = true
 		select {
 		case <-ctx.Done():
 			return nil

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/term"
@@ -68,15 +69,28 @@ func describe(diags hcl.Diagnostics, sources *config.Sources) []diagnostic {
 	return list
 }
 
-// sourceLine returns the line that holds a byte, without its end, and where it starts.
+// sourceLine returns the line that holds a byte, without its end, and where it starts. Of a long line it returns the part
+// around the byte.
 func sourceLine(src []byte, offset int) (line string, start int) {
+	const before, after = 80, 120
 	offset = min(max(offset, 0), len(src))
 	start = bytes.LastIndexByte(src[:offset], '\n') + 1
 	end := len(src)
 	if n := bytes.IndexByte(src[offset:], '\n'); n >= 0 {
 		end = offset + n
 	}
-	return strings.TrimSuffix(string(src[start:end]), "\r"), start
+	cut := ""
+	if end-offset > after {
+		end, cut = offset+after, "…"
+		for end > offset && !utf8.RuneStart(src[end]) {
+			end--
+		}
+	}
+	if offset-start > before {
+		for start = offset - before; start < offset && !utf8.RuneStart(src[start]); start++ {
+		}
+	}
+	return strings.TrimSuffix(string(src[start:end]), "\r") + cut, start
 }
 
 // printDiagnostics writes diagnostics for people, and for editors that know file:line:column.

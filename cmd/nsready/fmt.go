@@ -29,6 +29,7 @@ Example:
   nsready fmt -check -diff estates/north`)
 	check := f.Bool("check", false, "change nothing; exit with 1 when a file is not in canonical style")
 	diff := f.Bool("diff", false, "show the changes as a unified diff")
+	asJSON := f.Bool("json", false, "print the names, the diffs and the diagnostics as JSON")
 	paths, err := f.parse(args, -1)
 	if err != nil {
 		return err
@@ -40,25 +41,74 @@ Example:
 	if err != nil {
 		return err
 	}
-	failed, changed := false, false
+	v := formatting{FormatVersion: formatVersion, Changed: []string{}, Diagnostics: []diagnostic{}}
 	for _, name := range files {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		c, err := formatFile(s, name, *check, *diff)
-		var reported exit
-		switch {
-		case errors.As(err, &reported): // the others may be well
-			failed = true
-		case err != nil:
+		r, err := formatFile(s, name, *check, *diff)
+		if err != nil {
 			return err
 		}
-		changed = changed || c
+		v.add(r)
+		if *asJSON {
+			continue
+		}
+		if err := r.print(s, name, *check, *diff); err != nil {
+			return err
+		}
 	}
-	if failed || *check && changed {
+	if *asJSON {
+		if err := writeJSON(s.stdout, v); err != nil {
+			return err
+		}
+	}
+	if len(v.Diagnostics) > 0 || *check && len(v.Changed) > 0 { // the other files may be well
 		return exit(exitFailed)
 	}
 	return nil
+}
+
+// formatting is what fmt -json prints.
+type formatting struct {
+	FormatVersion string       `json:"format_version"`
+	Changed       []string     `json:"changed"` // files that were not in canonical style
+	Diff          string       `json:"diff,omitempty"`
+	Diagnostics   []diagnostic `json:"diagnostics"` // of files with errors, which are left as they are
+}
+
+func (v *formatting) add(r formatted) {
+	v.Diagnostics = append(v.Diagnostics, r.diagnostics...)
+	v.Diff += r.diff
+	if r.changed {
+		v.Changed = append(v.Changed, r.shown)
+	}
+}
+
+// formatted is what came of one file.
+type formatted struct {
+	shown       string // the file's name for people
+	text        []byte // in canonical style
+	changed     bool
+	diff        string
+	diagnostics []diagnostic
+}
+
+func (r *formatted) print(s *streams, name string, check, diff bool) error {
+	if err := printDiagnostics(s.stderr, r.diagnostics); err != nil || len(r.diagnostics) > 0 {
+		return err
+	}
+	if name == "-" && !check && !diff {
+		_, err := s.stdout.Write(r.text)
+		return err
+	}
+	if r.changed && (name != "-" || check) {
+		if _, err := fmt.Fprintln(s.stdout, r.shown); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprint(s.stdout, r.diff)
+	return err
 }
 
 // listDeclarations replaces directories by their *.hcl files.
@@ -94,50 +144,39 @@ func listDeclarations(paths []string) (files []string, err error) {
 	return files, nil
 }
 
-// formatFile formats one file and reports whether it was not in canonical style.
-func formatFile(s *streams, name string, check, diff bool) (changed bool, err error) {
-	shown := name
+// formatFile formats one file, and rewrites it unless check is set or it is the standard input.
+func formatFile(s *streams, name string, check, diff bool) (r formatted, err error) {
+	r.shown = name
 	var src []byte
 	if name == "-" {
-		shown = "<stdin>"
+		r.shown = "<stdin>"
 		src, err = io.ReadAll(s.stdin)
 	} else {
 		src, err = os.ReadFile(name)
 	}
 	if err != nil {
-		return false, err
+		return r, err
 	}
-	formatted, diags := config.Format(shown, src)
-	sources := &config.Sources{Files: map[string]*hcl.File{shown: {Bytes: src}}}
-	if err := reportDiagnostics(s, diags, sources, false); err != nil {
-		return false, err
+	text, diags := config.Format(r.shown, src)
+	r.diagnostics = describe(diags, &config.Sources{Files: map[string]*hcl.File{r.shown: {Bytes: src}}})
+	if diags.HasErrors() {
+		return r, nil
 	}
-	changed = !bytes.Equal(src, formatted)
-	switch {
-	case name == "-" && !check && !diff:
-		_, err = s.stdout.Write(formatted)
-		return changed, err
-	case !changed:
-		return false, nil
-	}
-	if name != "-" || check {
-		if _, err := fmt.Fprintln(s.stdout, shown); err != nil {
-			return true, err
-		}
+	r.text, r.changed = text, !bytes.Equal(src, text)
+	if !r.changed {
+		return r, nil
 	}
 	if diff {
-		edits := myers.ComputeEdits(span.URIFromPath(name), string(src), string(formatted))
-		if _, err := fmt.Fprint(s.stdout, gotextdiff.ToUnified("old/"+shown, "new/"+shown, string(src), edits)); err != nil {
-			return true, err
-		}
+		edits := myers.ComputeEdits(span.URIFromPath(name), string(src), string(text))
+		r.diff = fmt.Sprint(gotextdiff.ToUnified("old/"+r.shown, "new/"+r.shown, string(src), edits))
 	}
 	if name == "-" || check {
-		return true, nil
+		return r, nil
 	}
-	if err := replaceFile(name, formatted); err != nil {
-		return true, fmt.Errorf("rewriting %s: %w", name, err)
+	if err := replaceFile(name, text); err != nil {
+		return r, fmt.Errorf("rewriting %s: %w", name, err)
 	}
-	return true, nil
+	return r, nil
 }
 
 // replaceFile gives a file new content in one step. Its mode stays, and its owner where we may set that; a symbolic link

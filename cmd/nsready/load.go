@@ -4,13 +4,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -104,20 +101,10 @@ func loadResult(r *loadgen.Report, err error) error {
 
 // locate completes target and database from ready.json and the environment.
 func (o *loadOptions) locate(environment string) error {
-	var running struct {
-		Collector   string `json:"collector"`
-		DatabaseURL string `json:"database_url"`
-	}
-	path := filepath.Join(o.data, "ready.json")
+	var running ready
+	var away error
 	if o.target == "" || o.database == "" {
-		text, err := os.ReadFile(path)
-		if err == nil {
-			if err := json.Unmarshal(text, &running); err != nil {
-				return fmt.Errorf("reading %s: %w", path, err)
-			}
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("finding the running service: %w", err)
-		}
+		running, away = readReady(o.data)
 	}
 	o.target = cmp.Or(o.target, running.Collector)
 	o.database = cmp.Or(o.database, running.DatabaseURL, environment)
@@ -129,8 +116,7 @@ func (o *loadOptions) locate(environment string) error {
 		missing = append(missing, "-database-url")
 	}
 	if missing != nil {
-		return fmt.Errorf("no service runs in %s, as there is no ready.json: start one with nsready up, or name one with %s",
-			o.data, strings.Join(missing, " and "))
+		return fmt.Errorf("%w.\nStart one with 'nsready up', or name one with %s", away, strings.Join(missing, " and "))
 	}
 	if !strings.Contains(o.target, "://") {
 		o.target = "http://" + o.target

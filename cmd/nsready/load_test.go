@@ -40,7 +40,7 @@ func TestLoadResult(t *testing.T) {
 func TestLoadLocates(t *testing.T) {
 	dir := t.TempDir()
 	empty := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "ready.json"), []byte(`{"collector":"127.0.0.1:8001","database_url":"postgres:///ready"}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "ready.json"), []byte(`{"collector":"127.0.0.1:8001","database_url":"postgres:///ready","pid":1}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {

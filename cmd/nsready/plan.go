@@ -87,33 +87,30 @@ func (t *target) open(ctx context.Context) (*store.Store, error) {
 		url = os.Getenv("DATABASE_URL")
 	}
 	if url == "" {
-		var err error
-		if url, err = runningDatabase(t.data); err != nil {
+		running, err := readReady(t.data)
+		if err != nil {
 			return nil, fmt.Errorf("which database? %w.\nStart one with 'nsready up', or name one with -database-url URL or with the environment variable DATABASE_URL", err)
 		}
+		url = running.DatabaseURL
 	}
 	return store.Open(ctx, url)
 }
 
-// runningDatabase returns the URL of the database of the 'nsready up' that runs on a data directory.
-func runningDatabase(data string) (string, error) {
+// readReady reads what the 'nsready up' that runs on a data directory says of itself.
+func readReady(data string) (r ready, err error) {
 	name := filepath.Join(data, "ready.json")
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("no 'nsready up' runs on %s: there is no %s", data, name)
+		return r, fmt.Errorf("no 'nsready up' runs on %s: there is no %s", data, name)
 	}
 	if err != nil {
-		return "", err
+		return r, err
 	}
-	var running struct {
-		DatabaseURL string `json:"database_url"`
-		Pid         int    `json:"pid"`
+	if err := json.Unmarshal(text, &r); err != nil || r.DatabaseURL == "" || r.Pid <= 0 {
+		return ready{}, fmt.Errorf("%s was not written by 'nsready up'", name)
 	}
-	if err := json.Unmarshal(text, &running); err != nil || running.DatabaseURL == "" || running.Pid <= 0 {
-		return "", fmt.Errorf("%s was not written by 'nsready up'", name)
+	if err := syscall.Kill(r.Pid, 0); errors.Is(err, syscall.ESRCH) {
+		return ready{}, fmt.Errorf("no 'nsready up' runs on %s: its process %d has ended", data, r.Pid)
 	}
-	if err := syscall.Kill(running.Pid, 0); errors.Is(err, syscall.ESRCH) {
-		return "", fmt.Errorf("no 'nsready up' runs on %s: its process %d has ended", data, running.Pid)
-	}
-	return running.DatabaseURL, nil
+	return r, nil
 }

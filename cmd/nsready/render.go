@@ -59,11 +59,20 @@ func printPlan(w io.Writer, v planView) error {
 		if n == 1 {
 			objects, are = "object", "is"
 		}
-		fmt.Fprintf(&out, "\nNote: %d unmanaged %s in the registry, made outside nsready, %s left alone.\n", n, objects, are)
+		fmt.Fprintf(&out, "\nNote: %d unmanaged %s in the registry, made outside nsready, %s left alone:\n", n, objects, are)
+		for _, a := range v.Unmanaged[:min(n, maxListed)] {
+			fmt.Fprintf(&out, "    %s\n", clean(a.String()))
+		}
+		if n > maxListed {
+			fmt.Fprintf(&out, "    and %d more\n", n-maxListed)
+		}
 	}
 	_, err := w.Write(out.Bytes())
 	return err
 }
+
+// maxListed is how many unmanaged objects a plan names.
+const maxListed = 20
 
 func printChange(out *bytes.Buffer, paint func(color, string) string, c registry.Change) {
 	colors := map[registry.Action]color{registry.Create: green, registry.Update: yellow, registry.Delete: red}

@@ -66,8 +66,8 @@ Example:
 		err = m.announce(s.stdout, asJSON)
 	}
 	if err == nil {
+		defer context.AfterFunc(ctx, func() { m.say("Stopping.") })()
 		err = m.run(ctx)
-		m.say("Stopping.")
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil
@@ -109,8 +109,10 @@ func (b *byteSize) Set(s string) error {
 // databaseName is the original platform's, so that the runbook's psql commands fit.
 const databaseName = "nsready"
 
-// minFree is what must stay free on the queue's file system.
-const minFree = 256 << 20
+const (
+	minFree  = 256 << 20 // what must stay free on the queue's file system
+	minQueue = 64 << 20
+)
 
 // upOptions are the flags of up.
 type upOptions struct {
@@ -176,6 +178,9 @@ func (m *machine) start(ctx context.Context, declared *registry.Snapshot) error 
 
 // prepare makes the data directory, takes its lock, and finds out early what would fail late.
 func (m *machine) prepare() (err error) {
+	if m.options.data == "" {
+		return errors.New("-data is empty: name a directory")
+	}
 	if m.data, err = filepath.Abs(m.options.data); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
@@ -185,13 +190,27 @@ func (m *machine) prepare() (err error) {
 	if m.lock, err = lockData(m.data); err != nil {
 		return err
 	}
-	for name, address := range map[string]string{"-collector": m.options.collector, "-admin": m.options.admin,
-		"-nats-monitor": m.options.monitor, "-postgres": m.options.databaseAddr} {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			return fmt.Errorf("%s: %w; choose another address, port 0 picks a free one", name, err)
+	for _, path := range m.readyFiles() { // of an earlier run
+		if err := ignoreMissing(os.Remove(path)); err != nil {
+			return fmt.Errorf("removing an old ready file: %w", err)
+		}
+		if _, err := os.Stat(filepath.Dir(path)); err != nil {
+			return fmt.Errorf("-ready-file: %w", err)
+		}
+	}
+	// PostgreSQL's port may be held by a server that is about to be taken over.
+	for _, port := range []struct{ flag, address string }{
+		{"-collector", m.options.collector}, {"-admin", m.options.admin}, {"-nats-monitor", m.options.monitor},
+	} {
+		l, failed := net.Listen("tcp", port.address)
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w; choose another address, port 0 picks a free one", port.flag, failed))
+			continue
 		}
 		l.Close()
+	}
+	if err != nil {
+		return err
 	}
 	var space unix.Statfs_t
 	if err := unix.Statfs(m.data, &space); err != nil {
@@ -199,7 +218,10 @@ func (m *machine) prepare() (err error) {
 	}
 	free := int64(space.Bavail) * space.Bsize
 	if m.options.queueBytes == 0 {
-		m.options.queueBytes = byteSize(min(10<<30, free/2))
+		m.options.queueBytes = byteSize(max(min(10<<30, free/2), minQueue))
+	}
+	if m.options.queueBytes < minQueue {
+		return fmt.Errorf("-queue-size: %d MiB are the least that the queue works with", minQueue>>20)
 	}
 	if err := stream.Ballast(m.data); err != nil {
 		return fmt.Errorf("no space: %w", err)
@@ -316,6 +338,18 @@ func (m *machine) ready() ready {
 	}
 }
 
+// readyFiles returns where to write what ready returns.
+func (m *machine) readyFiles() []string {
+	files := []string{filepath.Join(m.data, "ready.json")}
+	if m.options.readyFile != "" {
+		files = append(files, m.options.readyFile)
+	}
+	return files
+}
+
+// quote makes a shell take s as one word.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
 // announce writes the ready files and says where everything is.
 func (m *machine) announce(stdout io.Writer, asJSON bool) error {
 	r := m.ready()
@@ -323,10 +357,7 @@ func (m *machine) announce(stdout io.Writer, asJSON bool) error {
 	if err != nil {
 		return fmt.Errorf("writing the ready file: %w", err)
 	}
-	for _, path := range []string{filepath.Join(m.data, "ready.json"), m.options.readyFile} {
-		if path == "" {
-			continue
-		}
+	for _, path := range m.readyFiles() {
 		if err := writeFile(path, append(text, '\n')); err != nil {
 			return fmt.Errorf("writing the ready file: %w", err)
 		}
@@ -341,7 +372,7 @@ func (m *machine) announce(stdout io.Writer, asJSON bool) error {
   admin       %s   (token in %s)
   database    psql "$(sed -n 's/.*"database_url": "\(.*\)",/\1/p' %s)"
   JetStream   %s/jsz?streams=1
-%sStop with Ctrl-C.`, r.Collector, r.Admin, filepath.Join(m.data, "admin-token"), filepath.Join(m.data, "ready.json"), r.NATSMonitor, m.example(r.Collector))
+%sStop with Ctrl-C.`, r.Collector, r.Admin, filepath.Join(m.data, "admin-token"), quote(filepath.Join(m.data, "ready.json")), r.NATSMonitor, m.example(r.Collector))
 	return nil
 }
 
@@ -412,11 +443,12 @@ func (m *machine) simulate(ctx context.Context) error {
 // show says every few seconds what is in the database.
 func (m *machine) show(ctx context.Context) error {
 	const interval, devices, parameters = 3 * time.Second, 3, 4
-	db, err := store.Open(ctx, m.database)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+	var db *store.Store
+	defer func() {
+		if db != nil {
+			db.Close()
+		}
+	}()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -425,12 +457,18 @@ func (m *machine) show(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		if db == nil {
+			var err error
+			if db, err = store.Open(ctx, m.database); err != nil { // the engine logs that the database is away
+				continue
+			}
+		}
 		events, err := db.CountEvents(ctx)
 		var newest []store.Reading
 		if err == nil {
 			newest, err = db.Newest(ctx, devices)
 		}
-		if err != nil { // the engine logs that the database is away
+		if err != nil {
 			continue
 		}
 		m.say("\n%s  %d events stored, %d in the queue", time.Now().Format(time.TimeOnly), events, m.engine.Depth())
@@ -458,8 +496,8 @@ func (m *machine) stop() (err error) {
 		err = errors.Join(err, c.Stop(context.Background()))
 	}
 	if m.lock != nil {
-		if m.engine != nil {
-			err = errors.Join(err, ignoreMissing(os.Remove(filepath.Join(m.data, "ready.json"))))
+		for _, path := range m.readyFiles() {
+			err = errors.Join(err, ignoreMissing(os.Remove(path)))
 		}
 		err = errors.Join(err, m.lock.Close())
 	}

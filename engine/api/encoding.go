@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"strings"
@@ -73,6 +74,9 @@ func gunzip(b, compressed []byte, cover func(n int64) error) ([]byte, error) {
 	}
 	limit := min(int64(MaxBatchBody), maxRatio*int64(len(compressed)))
 	b, err := readAll(b, z, 0, limit, cover)
+	if int64(len(b)) > limit && limit < MaxBatchBody {
+		return b, &httpError{http.StatusRequestEntityTooLarge, "compression_ratio", fmt.Sprintf("The body is more than %d times larger than it was sent.", maxRatio), 0}
+	}
 	if refused := (*httpError)(nil); errors.As(err, &refused) && refused.status == http.StatusBadRequest {
 		return b, broken
 	}

@@ -74,10 +74,11 @@ func (f fields) percent(name string) registry.Bound {
 	if !ok {
 		return registry.Bound{}
 	}
+	bare := v
 	if s, isText := v.(string); isText {
-		v = strings.TrimSuffix(s, "%")
+		bare = strings.TrimSuffix(s, "%")
 	}
-	n, ok := number(v)
+	n, ok := number(bare)
 	if !ok || n < 0 || n > 100 {
 		f.wrong(name, "Invalid limit", "%s is a percentage, such as \"80%%\"; this is %s.", name, describe(v))
 		return registry.Bound{}
