@@ -15,13 +15,13 @@ locals {
   meters = csvdecode(file("testdata/demo-meters.csv"))
 }
 
-# How long telemetry is kept, and when it is compressed.
+# How long telemetry is kept. TimescaleDB, where it is installed, compresses what is older than compress_after.
 retention {
   raw            = "90d"
   compress_after = "7d"
 }
 
-# When the platform itself raises an alert.
+# Limits of the platform's own health. /metrics exports them for alert rules, /v1/health judges the queue by them.
 platform "queue_depth" {
   warning  = 1000
   critical = 10000
@@ -119,7 +119,7 @@ template "energy_meter" {
     unit            = "kWh"
     min             = 0
     interval        = "10s"
-    description     = "The meter's own counter; it never falls."
+    description     = "The meter's own counter."
     default_quality = local.good
   }
 }

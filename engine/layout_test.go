@@ -30,8 +30,7 @@ var mayImport = map[string][]string{
 	"engine/api":      {"engine/ingest", "engine/registry", "engine/telemetry"},
 	// assembly
 	"engine": {
-		"engine/alert", "engine/api", "engine/config", "engine/ingest", "engine/postgres", "engine/registry", "engine/store",
-		"engine/stream", "engine/telemetry", "engine/worker",
+		"engine/alert", "engine/api", "engine/ingest", "engine/registry", "engine/store", "engine/stream", "engine/telemetry", "engine/worker",
 	},
 	// around it
 	"cmd/nsready": {
