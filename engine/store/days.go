@@ -44,21 +44,32 @@ func (d *days) ensure(ctx context.Context, conn *pgx.Conn, list []int64) error {
 	if d.hypertable {
 		return nil
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	for _, day := range list {
-		if d.known[day] {
+		if d.has(day) {
 			continue
 		}
+		// Other writers do not wait: the database itself makes one of those that want the same day.
 		if err := makeDay(ctx, conn, day); err != nil {
 			return fmt.Errorf("making the partition %s: %w", dayTable(day), err)
 		}
-		if d.known == nil {
-			d.known = map[int64]bool{}
-		}
-		d.known[day] = true
+		d.add(day)
 	}
 	return nil
+}
+
+func (d *days) has(day int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.known[day]
+}
+
+func (d *days) add(day int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.known == nil {
+		d.known = map[int64]bool{}
+	}
+	d.known[day] = true
 }
 
 func makeDay(ctx context.Context, conn *pgx.Conn, day int64) error {
