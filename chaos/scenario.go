@@ -28,8 +28,8 @@ var Scenarios = []Scenario{
 		}
 		return s.Restart(ctx)
 	}},
-	{"database-kill", "kill -9 of PostgreSQL, which the service starts again", func(_ context.Context, s *System) error {
-		return s.KillDatabase()
+	{"database-kill", "kill -9 of PostgreSQL, which the service starts again", func(ctx context.Context, s *System) error {
+		return s.KillDatabase(ctx)
 	}},
 }
 

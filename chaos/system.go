@@ -139,21 +139,34 @@ func (s *System) Restart(ctx context.Context) error {
 	return s.launch(ctx, u.Host)
 }
 
-// KillDatabase ends PostgreSQL's postmaster with SIGKILL; the service starts it again.
-func (s *System) KillDatabase() error {
-	text, err := os.ReadFile(filepath.Join(s.data, "postgres", "postmaster.pid"))
-	if err != nil {
-		return fmt.Errorf("killing the database: %w", err)
+// KillDatabase waits until PostgreSQL is ready, so that it is not one that was killed before, and ends its postmaster with
+// SIGKILL; the service starts it again.
+func (s *System) KillDatabase(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		// The postmaster keeps its pid in the first line of this file, and its status in the eighth.
+		text, err := os.ReadFile(filepath.Join(s.data, "postgres", "postmaster.pid"))
+		if lines := strings.Split(string(text), "\n"); err == nil && len(lines) > 7 && strings.TrimSpace(lines[7]) == "ready" {
+			pid, err := strconv.Atoi(strings.TrimSpace(lines[0]))
+			if err != nil || pid <= 1 {
+				return fmt.Errorf("killing the database: %q is no pid", lines[0])
+			}
+			if err = syscall.Kill(pid, syscall.SIGKILL); err == nil {
+				return nil
+			}
+			if !errors.Is(err, syscall.ESRCH) { // otherwise the file is of one that is gone
+				return fmt.Errorf("killing the database, pid %d: %w", pid, err)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("killing the database: it is not ready: %w", context.Cause(ctx))
+		}
 	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil || pid <= 1 {
-		return fmt.Errorf("killing the database: %q is no pid", line)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		return fmt.Errorf("killing the database, pid %d: %w", pid, err)
-	}
-	return nil
 }
 
 // Stop ends the service as Ctrl-C does.

@@ -43,6 +43,24 @@ BEGIN
         PERFORM create_hypertable('telemetry', by_range('time', interval '1 day'), create_default_indexes => false);
         EXECUTE 'ALTER TABLE telemetry SET (timescaledb.compress, timescaledb.compress_segmentby = ''device_ref, set_id'',
                                             timescaledb.compress_orderby = ''time DESC'')';
+
+        -- The policy that compresses old chunks is what the retention declares, whoever declared it.
+        CREATE FUNCTION retention_compresses() RETURNS trigger LANGUAGE plpgsql AS $f$
+        DECLARE
+            wanted interval := (SELECT make_interval(secs => compress_after_seconds) FROM retention);
+            present interval := (SELECT config ->> 'compress_after' FROM timescaledb_information.jobs
+                                 WHERE proc_name = 'policy_compression' AND hypertable_schema = TG_TABLE_SCHEMA AND hypertable_name = 'telemetry');
+        BEGIN
+            IF wanted IS DISTINCT FROM present THEN
+                PERFORM remove_compression_policy('telemetry', if_exists => true);
+                IF wanted IS NOT NULL THEN
+                    PERFORM add_compression_policy('telemetry', wanted);
+                END IF;
+            END IF;
+            RETURN NULL;
+        END $f$;
+        CREATE TRIGGER retention_compresses AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retention
+        FOR EACH STATEMENT EXECUTE FUNCTION retention_compresses();
     END IF;
 END $$;
 
@@ -123,42 +141,55 @@ BEGIN
 END $$;
 CREATE TRIGGER device_deleted AFTER DELETE ON devices FOR EACH ROW EXECUTE FUNCTION device_deleted();
 
--- DELETE on the view takes single values out of their rows, and the row with its last value.
+-- DELETE on the view takes single values out of their rows, and the row with its last value. Compressed rows cannot be
+-- locked; instead it tries again when somebody has changed the row's parameter set meanwhile.
 CREATE FUNCTION ingest_events_delete() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    r telemetry;
+    d integer := (SELECT ref FROM devices WHERE id = OLD.device_id);
+    s integer;
     k text[];
     i integer;
 BEGIN
-    SELECT t.* INTO r FROM telemetry t
-    WHERE t.device_ref = (SELECT ref FROM devices WHERE id = OLD.device_id) AND t.time = OLD.time FOR UPDATE;
-    SELECT keys INTO k FROM parameter_sets WHERE id = r.set_id;
-    i := array_position(k, OLD.parameter_key);
-    IF i IS NULL THEN
-        RETURN NULL;
-    ELSIF cardinality(k) = 1 THEN
-        DELETE FROM telemetry WHERE device_ref = r.device_ref AND time = r.time;
-    ELSE
-        UPDATE telemetry
-        SET set_id = parameter_set_id(k[:i-1] || k[i+1:]), vals = vals[:i-1] || vals[i+1:],
-            quality = quality[:i-1] || quality[i+1:], attributes = attributes - (i - 1)
-        WHERE device_ref = r.device_ref AND time = r.time;
-    END IF;
+    LOOP
+        SELECT p.id, p.keys INTO s, k FROM telemetry t JOIN parameter_sets p ON p.id = t.set_id
+        WHERE t.device_ref = d AND t.time = OLD.time;
+        i := array_position(k, OLD.parameter_key);
+        IF i IS NULL THEN
+            RETURN NULL;
+        ELSIF cardinality(k) = 1 THEN
+            DELETE FROM telemetry WHERE device_ref = d AND time = OLD.time AND set_id = s;
+        ELSE
+            UPDATE telemetry
+            SET set_id = parameter_set_id(k[:i-1] || k[i+1:]), vals = vals[:i-1] || vals[i+1:],
+                quality = quality[:i-1] || quality[i+1:], attributes = attributes - (i - 1)
+            WHERE device_ref = d AND time = OLD.time AND set_id = s;
+        END IF;
+        EXIT WHEN FOUND;
+    END LOOP;
     -- What was the newest row of its set gives way to the one before, and to what is left of itself.
-    DELETE FROM telemetry_latest l WHERE l.device_ref = r.device_ref AND l.set_id = r.set_id AND l.time = r.time;
+    DELETE FROM telemetry_latest l WHERE l.device_ref = d AND l.set_id = s AND l.time = OLD.time;
     IF FOUND THEN
         INSERT INTO telemetry_latest (device_ref, set_id, time, vals, quality, source)
         SELECT t.device_ref, t.set_id, t.time, t.vals, t.quality, t.source FROM telemetry t
-        WHERE t.device_ref = r.device_ref AND t.set_id = r.set_id AND t.time < r.time ORDER BY t.time DESC LIMIT 1;
+        WHERE t.device_ref = d AND t.set_id = s AND t.time < OLD.time ORDER BY t.time DESC LIMIT 1;
         INSERT INTO telemetry_latest AS l (device_ref, set_id, time, vals, quality, source)
         SELECT t.device_ref, t.set_id, t.time, t.vals, t.quality, t.source FROM telemetry t
-        WHERE t.device_ref = r.device_ref AND t.time = r.time
+        WHERE t.device_ref = d AND t.time = OLD.time
         ON CONFLICT (device_ref, set_id) DO UPDATE
         SET time = excluded.time, vals = excluded.vals, quality = excluded.quality, source = excluded.source WHERE excluded.time > l.time;
     END IF;
     RETURN OLD;
 END $$;
 CREATE TRIGGER ingest_events_delete INSTEAD OF DELETE ON ingest_events FOR EACH ROW EXECUTE FUNCTION ingest_events_delete();
+
+-- Deleting may touch any number of compressed rows.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+        ALTER FUNCTION device_deleted() SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0;
+        ALTER FUNCTION ingest_events_delete() SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0;
+    END IF;
+END $$;
 
 CREATE VIEW v_scada_history AS
 SELECT time, device_id, parameter_key, value, quality, source FROM ingest_events;

@@ -35,7 +35,8 @@ func TestPrintPlan(t *testing.T) {
 
 Plan: 1 to add, 1 to change, 1 to destroy.
 
-Note: 1 unmanaged object in the registry, made outside nsready, is left alone.
+Note: 1 unmanaged object in the registry, made outside nsready, is left alone:
+    device.acme/mill/north/press-01
 `,
 		},
 		{

@@ -9,6 +9,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -75,6 +76,7 @@ type Cluster struct {
 
 // Start runs the cluster in o.Dir, which it creates on first use, and returns when it accepts connections; that may take
 // long after a crash, while PostgreSQL recovers. A server that an earlier process left running there is stopped first.
+// TimescaleDB is loaded when the installation has it, for databases that create the extension.
 // ctx bounds the start only: the cluster runs until Stop, or until this process ends in whatever way.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	c, err := start(ctx, o)
@@ -149,6 +151,17 @@ func start(ctx context.Context, o Options) (_ *Cluster, err error) {
 	settings := defaultSettings(o.NoSync)
 	if c.accepts(ctx, dir, cred, "wal_compression", "lz4") {
 		settings["wal_compression"] = "lz4"
+	}
+	libraries, err := c.withTimescaleDB(ctx, dir, cred)
+	if err != nil {
+		return nil, err
+	}
+	// PL/pgSQL, which triggers need, is loaded now: an upgrade of PostgreSQL's files under a running server would otherwise keep
+	// its new sessions from loading it.
+	settings["shared_preload_libraries"] = "plpgsql"
+	if libraries != "" {
+		settings["shared_preload_libraries"] = libraries + ",plpgsql"
+		maps.Copy(settings, timescaleSettings)
 	}
 	settings["listen_addresses"] = host
 	maps.Copy(settings, o.Settings)
@@ -385,9 +398,48 @@ func (c *Cluster) create(ctx context.Context, noSync bool) error {
 
 // accepts reports whether the server takes the value of a setting, which may depend on how it was built.
 func (c *Cluster) accepts(ctx context.Context, dir *os.File, cred *syscall.Credential, name, value string) bool {
+	_, err := c.ask(ctx, dir, cred, name, name+"="+value)
+	return err == nil
+}
+
+// ask returns the value that a setting has, or would have with others.
+func (c *Cluster) ask(ctx context.Context, dir *os.File, cred *syscall.Credential, name string, others ...string) (string, error) {
 	cmd := c.command(ctx, cred, "postgres", dir)
-	cmd.Args = append(cmd.Args, "-D", inherited, "-C", name, "-c", name+"="+value)
-	return cmd.Run() == nil
+	cmd.Args = append(cmd.Args, "-D", inherited, "-C", name)
+	for _, s := range others {
+		cmd.Args = append(cmd.Args, "-c", s)
+	}
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+// withTimescaleDB returns the libraries to preload: TimescaleDB, and those that the cluster's own configuration names.
+// It returns "" when this installation has no TimescaleDB.
+func (c *Cluster) withTimescaleDB(ctx context.Context, dir *os.File, cred *syscall.Credential) (libraries string, err error) {
+	libraries, err = c.ask(ctx, dir, cred, "shared_preload_libraries")
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Exited() {
+		return "", nil // the start will say what is wrong with the configuration
+	}
+	if err != nil {
+		return "", fmt.Errorf("looking for TimescaleDB: %w", err)
+	}
+	if !strings.Contains(libraries, timescaleLibrary) {
+		libraries = strings.TrimSuffix(timescaleLibrary+","+libraries, ",")
+	}
+	// A value that depends on the libraries makes the server load them before it answers.
+	_, err = c.ask(ctx, dir, cred, "shared_memory_size", "shared_preload_libraries="+libraries)
+	if err == nil {
+		return libraries, nil
+	}
+	if !errors.As(err, &exit) || !exit.Exited() { // killed, it has told nothing
+		return "", fmt.Errorf("looking for TimescaleDB: %w", err)
+	}
+	if !bytes.Contains(exit.Stderr, []byte(timescaleLibrary)) || bytes.Contains(exit.Stderr, []byte(`could not access file "`+timescaleLibrary+`"`)) {
+		return "", nil // it is not there, or the start will say what else is wrong
+	}
+	return "", fmt.Errorf("loading TimescaleDB, which is installed beside %s: %s; install one that fits PostgreSQL %s, or remove it",
+		c.binaries.Path("postgres"), linePrefix.ReplaceAllString(strings.TrimSpace(string(exit.Stderr)), ""), c.binaries.Version)
 }
 
 // run starts the postmaster and waits until it accepts connections.

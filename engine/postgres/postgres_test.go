@@ -138,6 +138,62 @@ func private(t *testing.T) string {
 	return dir
 }
 
+// appendConf adds a line to the configuration of a stopped cluster.
+func appendConf(t *testing.T, dir, line string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(dir, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString(line + "\n")
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TimescaleDB is loaded where it is installed, beside what the cluster's own configuration loads.
+func TestTimescaleDB(t *testing.T) {
+	dir := filepath.Join(private(t), "postgres")
+	c := run(t, Options{Dir: dir, NoSync: true})
+	installed := query(t, c.URL("postgres"), "SELECT count(*) FROM pg_available_extensions WHERE name = 'timescaledb'") == "1"
+	t.Logf("TimescaleDB is installed: %v", installed)
+	libraries := func(c *Cluster) string { return query(t, c.URL("postgres"), "SHOW shared_preload_libraries") }
+	want := ""
+	if installed {
+		want = "timescaledb"
+		if got := query(t, c.URL("postgres"), "SHOW timescaledb.telemetry_level"); got != "off" {
+			t.Errorf("TimescaleDB's own telemetry is %q", got)
+		}
+	}
+	if got := libraries(c); got != want {
+		t.Errorf("%q is loaded, want %q", got, want)
+	}
+	stop(t, c)
+
+	// auto_explain stands for what an operator adds.
+	appendConf(t, dir, "shared_preload_libraries = 'auto_explain'")
+	want = "auto_explain"
+	if installed {
+		want = "timescaledb,auto_explain"
+	}
+	c = run(t, Options{Dir: dir, NoSync: true})
+	if got := libraries(c); got != want {
+		t.Errorf("%q is loaded, want %q", got, want)
+	}
+	stop(t, c)
+
+	broken := t.TempDir()
+	if err := os.Chmod(filepath.Dir(broken), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(broken, "timescaledb.so"), []byte("not a library"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	appendConf(t, dir, "dynamic_library_path = '"+broken+":$libdir'")
+	err := refused(t, Options{Dir: dir, NoSync: true})
+	wantIn(t, err, "loading TimescaleDB, ", `could not load library`, "PostgreSQL "+c.Binaries().Version)
+}
+
 func TestStart(t *testing.T) {
 	home := private(t)
 	dir := filepath.Join(home, "a b*[", "postgres") // made with its parent; the name is no pattern

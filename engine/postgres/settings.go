@@ -10,6 +10,14 @@ import (
 // ownSetting is a setting without meaning to PostgreSQL: it shows in the process list which cluster a postmaster serves.
 const ownSetting = "nsready.directory"
 
+const timescaleLibrary = "timescaledb"
+
+// timescaleSettings go with TimescaleDB, which has a background worker for each database beside those for its policies.
+var timescaleSettings = map[string]string{
+	"max_worker_processes":        "24",
+	"timescaledb.telemetry_level": "off",
+}
+
 func defaultSettings(noSync bool) map[string]string {
 	settings := map[string]string{
 		"checkpoint_timeout": "15min",

@@ -32,7 +32,7 @@ type Claim struct {
 	keys    map[int32][]string                // of parameter_sets that merges have met
 	batch   uint64                            // counts writes, to tell this one's marks from older ones
 
-	copies map[int64]*copyBuffer // by day
+	copies map[int64]*copyBuffer // by days.key
 	stage  copyBuffer
 }
 
@@ -60,6 +60,9 @@ func (s *Store) Claim(ctx context.Context, epoch string, partition int) (*Claim,
 	config.RuntimeParams["application_name"] = fmt.Sprintf("nsready worker %d", partition)
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = "60s"
 	config.RuntimeParams["lock_timeout"] = "0"
+	if s.days.hypertable { // merging late values with compressed ones may take any number of them
+		config.RuntimeParams["timescaledb.max_tuples_decompressed_per_dml_transaction"] = "0"
+	}
 	var err error
 	if c.conn, err = pgx.ConnectConfig(ctx, config); err != nil {
 		return nil, doing(err)

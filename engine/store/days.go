@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/nsready/nsready/engine/telemetry"
 )
 
 // days knows the daily partitions of telemetry. A hypertable has none: TimescaleDB makes its chunks itself.
@@ -21,11 +23,20 @@ type days struct {
 // lockDays serialises the making of partitions: "nsrd".
 const lockDays = 0x6e737264
 
-func (d *days) table(day int64) string {
+// key tells rows apart that are copied apart: the day, or 0 where one COPY takes them all.
+func (d *days) key(t telemetry.Micros) int64 {
+	if d.hypertable {
+		return 0
+	}
+	return t.Day()
+}
+
+// table returns where to copy the rows of a key.
+func (d *days) table(key int64) string {
 	if d.hypertable {
 		return "telemetry"
 	}
-	return dayTable(day)
+	return dayTable(key)
 }
 
 func dayTable(day int64) string { return "telemetry_p" + dayStart(day).Format("20060102") }

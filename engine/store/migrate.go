@@ -144,12 +144,9 @@ func checkApplied(known, applied []migration) error {
 }
 
 // createExtensions creates what the first migration and the original platform's scripts use, where the server has it.
-// TimescaleDB works only when the server loaded it at start. Whether it did can be seen without privileges by its settings.
 func createExtensions(ctx context.Context, conn *pgx.Conn) error {
 	const wanted = `SELECT name FROM pg_available_extensions
-		WHERE installed_version IS NULL AND (name = 'uuid-ossp' OR name = 'timescaledb' AND EXISTS (
-			SELECT FROM pg_settings WHERE name = 'shared_preload_libraries' AND setting LIKE '%timescaledb%'
-			                           OR name LIKE 'timescaledb.%'))
+		WHERE installed_version IS NULL AND (name = 'uuid-ossp' OR name = 'timescaledb' AND ` + timescaleLoaded + `)
 		ORDER BY name`
 	rows, err := conn.Query(ctx, wanted)
 	if err != nil {

@@ -53,12 +53,26 @@ func Open(ctx context.Context, url string) (*Store, error) {
 	return s, nil
 }
 
+// timescaleLoaded is an SQL condition: the server loaded TimescaleDB at its start, without which it does not work. Its
+// settings show that without privileges; those that a configuration only names are not listed.
+const timescaleLoaded = `EXISTS (SELECT FROM pg_settings WHERE name LIKE 'timescaledb.%')`
+
+// errTimescaleMissing says that telemetry is out of reach; native tables would still show some of it.
+var errTimescaleMissing = errors.New("it holds a TimescaleDB extension, and its server did not load TimescaleDB: " +
+	"install the extension for this server's version of PostgreSQL, with timescaledb in shared_preload_libraries, and start the server again")
+
 // look finds out whether telemetry is a hypertable, which is an ordinary table, or partitioned natively.
 func (s *Store) look(ctx context.Context, db interface {
 	QueryRow(context.Context, string, ...any) pgx.Row
 }) error {
-	return db.QueryRow(ctx, `SELECT coalesce((SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass('telemetry')), false)`).
-		Scan(&s.days.hypertable)
+	var missing bool
+	err := db.QueryRow(ctx, `SELECT coalesce((SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass('telemetry')), false),
+		EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') AND NOT `+timescaleLoaded).
+		Scan(&s.days.hypertable, &missing)
+	if err == nil && missing {
+		err = errTimescaleMissing
+	}
+	return err
 }
 
 // Close waits for what is running and closes all connections.

@@ -122,7 +122,7 @@ func (c *Claim) write(ctx context.Context, events []telemetry.Event, look bool) 
 			continue
 		}
 		d.high = e.Time
-		day := e.Time.Day()
+		day := c.store.days.key(e.Time)
 		b := c.copies[day]
 		if b == nil {
 			b = &copyBuffer{}

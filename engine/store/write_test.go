@@ -83,7 +83,7 @@ type stored struct {
 }
 
 // TestWritesEqualTheModel stores random events, new, late, repeated and overlapping, in random batches by two claims in
-// turn, and compares the views with a map.
+// turn, and compares the views with a map. A hypertable's chunks are compressed between batches.
 func TestWritesEqualTheModel(t *testing.T) {
 	s, devices := telemetryStore(t)
 	r := rand.New(rand.NewPCG(1, 1))
@@ -101,6 +101,9 @@ func TestWritesEqualTheModel(t *testing.T) {
 				c.Close()
 			}
 			c = claimPartition(t, s)
+		}
+		if s.days.hypertable && (batch == 60 || batch == 100) {
+			compressAll(t, s)
 		}
 		var events []telemetry.Event
 		for range 1 + r.IntN(30) {

@@ -86,7 +86,11 @@ func start() (string, error) {
 		if u, err := url.Parse(external); err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 			return "", errors.New("TEST_DATABASE_URL is not of the form postgres://user:password@host:port/database")
 		}
-		fmt.Fprintln(os.Stderr, "storetest: using the server that TEST_DATABASE_URL names")
+		storage, err := storage(external)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(os.Stderr, "storetest: using the server that TEST_DATABASE_URL names,", storage)
 		server.url = external
 		return external, nil
 	}
@@ -106,9 +110,35 @@ func start() (string, error) {
 	if err != nil {
 		return "", errors.Join(err, os.RemoveAll(dir))
 	}
-	fmt.Fprintf(os.Stderr, "storetest: started PostgreSQL %s, without fsync, in %s\n", c.Binaries().Version, dir)
-	server.cluster, server.dir, server.url = c, dir, c.URL("postgres")
+	server.cluster, server.dir = c, dir // Main stops it from here on
+	storage, err := storage(c.URL("postgres"))
+	if err != nil {
+		return "", err
+	}
+	fmt.Fprintf(os.Stderr, "storetest: started PostgreSQL %s %s, without fsync, in %s\n", c.Binaries().Version, storage, dir)
+	server.url = c.URL("postgres")
 	return server.url, nil
+}
+
+// storage says what telemetry will be stored in.
+func storage(url string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(ctx)
+	var version *string
+	err = conn.QueryRow(ctx, `SELECT (SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb'
+		AND EXISTS (SELECT FROM pg_settings WHERE name LIKE 'timescaledb.%'))`).Scan(&version)
+	if err != nil {
+		return "", fmt.Errorf("asking for TimescaleDB: %w", err)
+	}
+	if version == nil {
+		return "without TimescaleDB: native partitions", nil
+	}
+	return "with TimescaleDB " + *version, nil
 }
 
 func stop() error {
