@@ -152,17 +152,16 @@ func start(ctx context.Context, o Options) (_ *Cluster, err error) {
 	if c.accepts(ctx, dir, cred, "wal_compression", "lz4") {
 		settings["wal_compression"] = "lz4"
 	}
-	libraries, err := c.withTimescaleDB(ctx, dir, cred)
+	libraries, timescale, err := c.withTimescaleDB(ctx, dir, cred)
 	if err != nil {
 		return nil, err
 	}
-	// PL/pgSQL, which triggers need, is loaded now: an upgrade of PostgreSQL's files under a running server would otherwise keep
-	// its new sessions from loading it.
-	settings["shared_preload_libraries"] = "plpgsql"
-	if libraries != "" {
-		settings["shared_preload_libraries"] = libraries + ",plpgsql"
+	if timescale {
 		maps.Copy(settings, timescaleSettings)
 	}
+	// PL/pgSQL, which triggers need, is loaded now: an upgrade of PostgreSQL's files under a running server would otherwise keep
+	// its new sessions from loading it.
+	settings["shared_preload_libraries"] = strings.TrimPrefix(libraries+",plpgsql", ",")
 	settings["listen_addresses"] = host
 	maps.Copy(settings, o.Settings)
 
@@ -413,32 +412,33 @@ func (c *Cluster) ask(ctx context.Context, dir *os.File, cred *syscall.Credentia
 	return strings.TrimSpace(string(out)), err
 }
 
-// withTimescaleDB returns the libraries to preload: TimescaleDB, and those that the cluster's own configuration names.
-// It returns "" when this installation has no TimescaleDB.
-func (c *Cluster) withTimescaleDB(ctx context.Context, dir *os.File, cred *syscall.Credential) (libraries string, err error) {
-	libraries, err = c.ask(ctx, dir, cred, "shared_preload_libraries")
+// withTimescaleDB returns the libraries to preload: those that the cluster's own configuration names and, when this
+// installation has it, TimescaleDB before them.
+func (c *Cluster) withTimescaleDB(ctx context.Context, dir *os.File, cred *syscall.Credential) (libraries string, timescale bool, err error) {
+	configured, err := c.ask(ctx, dir, cred, "shared_preload_libraries")
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Exited() {
-		return "", nil // the start will say what is wrong with the configuration
+		return "", false, nil // the start will say what is wrong with the configuration
 	}
 	if err != nil {
-		return "", fmt.Errorf("looking for TimescaleDB: %w", err)
+		return "", false, fmt.Errorf("looking for TimescaleDB: %w", err)
 	}
+	libraries = configured
 	if !strings.Contains(libraries, timescaleLibrary) {
 		libraries = strings.TrimSuffix(timescaleLibrary+","+libraries, ",")
 	}
 	// A value that depends on the libraries makes the server load them before it answers.
 	_, err = c.ask(ctx, dir, cred, "shared_memory_size", "shared_preload_libraries="+libraries)
 	if err == nil {
-		return libraries, nil
+		return libraries, true, nil
 	}
 	if !errors.As(err, &exit) || !exit.Exited() { // killed, it has told nothing
-		return "", fmt.Errorf("looking for TimescaleDB: %w", err)
+		return "", false, fmt.Errorf("looking for TimescaleDB: %w", err)
 	}
 	if !bytes.Contains(exit.Stderr, []byte(timescaleLibrary)) || bytes.Contains(exit.Stderr, []byte(`could not access file "`+timescaleLibrary+`"`)) {
-		return "", nil // it is not there, or the start will say what else is wrong
+		return configured, false, nil // it is not there, or the start will say what else is wrong
 	}
-	return "", fmt.Errorf("loading TimescaleDB, which is installed beside %s: %s; install one that fits PostgreSQL %s, or remove it",
+	return "", false, fmt.Errorf("loading TimescaleDB, which is installed beside %s: %s; install one that fits PostgreSQL %s, or remove it",
 		c.binaries.Path("postgres"), linePrefix.ReplaceAllString(strings.TrimSpace(string(exit.Stderr)), ""), c.binaries.Version)
 }
 

@@ -158,9 +158,9 @@ func TestTimescaleDB(t *testing.T) {
 	installed := query(t, c.URL("postgres"), "SELECT count(*) FROM pg_available_extensions WHERE name = 'timescaledb'") == "1"
 	t.Logf("TimescaleDB is installed: %v", installed)
 	libraries := func(c *Cluster) string { return query(t, c.URL("postgres"), "SHOW shared_preload_libraries") }
-	want := ""
+	want := "plpgsql"
 	if installed {
-		want = "timescaledb"
+		want = "timescaledb,plpgsql"
 		if got := query(t, c.URL("postgres"), "SHOW timescaledb.telemetry_level"); got != "off" {
 			t.Errorf("TimescaleDB's own telemetry is %q", got)
 		}
@@ -172,9 +172,9 @@ func TestTimescaleDB(t *testing.T) {
 
 	// auto_explain stands for what an operator adds.
 	appendConf(t, dir, "shared_preload_libraries = 'auto_explain'")
-	want = "auto_explain"
+	want = "auto_explain,plpgsql"
 	if installed {
-		want = "timescaledb,auto_explain"
+		want = "timescaledb,auto_explain,plpgsql"
 	}
 	c = run(t, Options{Dir: dir, NoSync: true})
 	if got := libraries(c); got != want {
