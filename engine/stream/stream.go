@@ -51,6 +51,7 @@ type Queue struct {
 	options    Options
 	producer   uint64
 	refusal    atomic.Pointer[telemetry.UnavailableError]
+	slot       sync.Mutex // held while a frame is published: one at a time, so that groups are large
 }
 
 // Partition is one stream and the group that is open for it.
@@ -320,33 +321,41 @@ func (q *Queue) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// publish sends one frame after another: while one is being synced, the next group fills.
+// publish sends one frame after another: while one is being synced, of whatever partition, the groups fill.
 func (q *Queue) publish(p *Partition) {
-	for {
-		p.mu.Lock()
-		for p.open.events == 0 && !p.closed {
-			p.change.Wait()
-		}
-		g := p.open
-		if g.events == 0 {
-			p.mu.Unlock()
-			return
-		}
-		p.open = newGroup()
-		p.change.Broadcast()
-		p.mu.Unlock()
+	for p.waitForEvents() {
+		q.slot.Lock()
+		g := p.take()
 		g.err = q.publishGroup(p, g)
+		q.slot.Unlock()
 		// Whoever waits holds the group, so it is not pooled itself: its buffers are, once JetStream has copied them.
-		spare := &group{buffer: g.buffer, sets: g.sets}
-		if g.err != nil {
-			spare = nil
-		}
-		close(g.done)
-		if spare != nil {
+		if g.err == nil {
+			spare := &group{buffer: g.buffer, sets: g.sets}
 			clear(spare.sets)
 			groups.Put(spare)
 		}
+		close(g.done)
 	}
+}
+
+// waitForEvents waits until the open group has events. It returns false when the queue closed and there are none.
+func (p *Partition) waitForEvents() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.open.events == 0 && !p.closed {
+		p.change.Wait()
+	}
+	return p.open.events > 0
+}
+
+// take closes the open group and opens another.
+func (p *Partition) take() *group {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g := p.open
+	p.open = newGroup()
+	p.change.Broadcast()
+	return g
 }
 
 func (q *Queue) publishGroup(p *Partition, g *group) error {
