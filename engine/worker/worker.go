@@ -72,8 +72,8 @@ type Worker struct {
 // a busy worker spares the database small transactions; and at the latest at the other marks.
 const (
 	pace      = 200 * time.Millisecond
-	maxEvents = 50_000
-	maxBytes  = 8 << 20
+	maxEvents = 20_000
+	maxBytes  = 4 << 20
 	maxAge    = 300 * time.Millisecond
 )
 
