@@ -15,20 +15,19 @@ import (
 
 // Scenario is load, and a fault that happens to it again and again.
 type Scenario struct {
-	Name  string
-	Title string
-	Do    func(ctx context.Context, s *System) error // injects the fault and heals it
+	Name string
+	Do   func(ctx context.Context, s *System) error // injects the fault and heals it
 }
 
 // Scenarios lists what there is.
 var Scenarios = []Scenario{
-	{"service-kill", "kill -9 of the service, and a restart", func(ctx context.Context, s *System) error {
+	{"service-kill", func(ctx context.Context, s *System) error {
 		if err := s.Kill(); err != nil {
 			return err
 		}
 		return s.Restart(ctx)
 	}},
-	{"database-kill", "kill -9 of PostgreSQL, which the service starts again", func(ctx context.Context, s *System) error {
+	{"database-kill", func(ctx context.Context, s *System) error {
 		return s.KillDatabase(ctx)
 	}},
 }

@@ -16,12 +16,10 @@ import (
 	"time"
 )
 
-// Ready is what `nsready up` writes to its ready file.
+// Ready is what is needed of the ready file of `nsready up`.
 type Ready struct {
 	Collector   string `json:"collector"`
 	DatabaseURL string `json:"database_url"`
-	Data        string `json:"data"`
-	Pid         int    `json:"pid"`
 }
 
 // System is an `nsready up` of its own that faults are done to. Its collector keeps its address over restarts.

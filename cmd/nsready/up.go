@@ -434,7 +434,12 @@ func (m *machine) supervise(ctx context.Context) error {
 func (m *machine) simulate(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return loadgen.Simulate(ctx, loadgen.SimulateOptions{Target: "http://" + m.engine.Addresses().Collector, Registry: m.engine.Snapshot})
+		return loadgen.Simulate(ctx, loadgen.SimulateOptions{Target: "http://" + m.engine.Addresses().Collector, Registry: m.engine.Snapshot,
+			Progress: func(_, refused int) {
+				if refused > 0 {
+					m.say("%d simulated events were refused: see error_logs", refused)
+				}
+			}})
 	})
 	g.Go(func() error { return m.show(ctx) })
 	return g.Wait()

@@ -1,12 +1,10 @@
 package stream
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -81,14 +79,6 @@ func (s *Server) MonitorAddr() string {
 		return a.String()
 	}
 	return ""
-}
-
-// Healthy asks the server whether it and its streams work.
-func (s *Server) Healthy() error {
-	if h := s.server.Healthz(&server.HealthzOptions{}); h.StatusCode >= 300 {
-		return errors.New(strings.TrimSpace(h.Status + " " + h.Error))
-	}
-	return nil
 }
 
 // Shutdown stops the server and waits for it.

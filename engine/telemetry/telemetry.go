@@ -30,7 +30,6 @@ func (m Micros) Day() int64 {
 
 // OPC quality codes (OPC DA 3.0, section 6.8) that NSReady itself assigns. Devices may send any code from 0 to 255.
 const (
-	QualityBad             = 0
 	QualityUncertain       = 64 // uncertain, non-specific: the value does not fit its parameter's type
 	QualityUncertainLimits = 84 // uncertain, engineering units exceeded: outside its parameter's range
 	QualityGood            = 192
