@@ -14,7 +14,7 @@ run: postgres build ## Run a demo: everything in one process, with simulated dev
 
 test: go postgres ## Run all tests with the race detector, against real PostgreSQL and JetStream
 	@race=-race; .ci/setup gcc || { race=; echo "WARNING: testing WITHOUT the race detector" >&2; }; \
-	set -x; $(GO) test $$race -timeout 5m ./...
+	set -x; $(GO) test $$race -timeout 10m ./...
 
 bench: postgres build ## Measure the service beside raw COPY and a bare HTTP server; writes bench.json
 	$(GO) run ./loadgen/bench
