@@ -62,6 +62,8 @@ type Engine struct {
 	accepted atomic.Int64 // events, since the start
 	dbError  atomic.Pointer[error]
 	problems []string // found at the start
+	missing  uint64   // frames that the queue had, were not stored, and are gone, as found at the start
+	written  marks    // by this run; only watchHealth looks at it, and the stop after it
 	cleanups []cleanup
 }
 
@@ -98,6 +100,7 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 		return nil, err
 	}
 	e.metrics = newMetrics(e.registry, e)
+	e.metrics.worker.Gaps.Add(float64(e.missing))
 	for i, p := range e.queue.Partitions() {
 		e.workers = append(e.workers, e.newWorker(i, p.Epoch))
 	}
@@ -138,33 +141,43 @@ func (e *Engine) openQueue(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	known, err := e.readMarks()
+	if err != nil {
+		e.log.Error("frames that are missing at the queue's end will not be noticed", "err", err)
+	}
 	for i, p := range e.queue.Partitions() {
-		if err := e.compare(ctx, i, p); err != nil {
+		if err := e.compare(ctx, i, p, known[p.Epoch]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// compare finds out whether a partition is what the database knows. A queue that was made anew, or set back, may have
-// lost what was not stored yet: that is said, never hidden. One that is behind the database begins a new epoch, or the
-// workers would pass new frames over as stored.
-func (e *Engine) compare(ctx context.Context, i int, p *stream.Partition) error {
+// compare finds out whether a partition is what the database and the marks know. A queue that was made anew, set back or
+// cut may have lost what was not stored yet: that is said, never hidden. One that is behind the database begins a new
+// epoch, or the workers would pass new frames over as stored.
+func (e *Engine) compare(ctx context.Context, i int, p *stream.Partition, mark uint64) error {
 	seq, other, err := e.store.Offset(ctx, p.Epoch, i)
 	if err != nil {
 		return err
 	}
+	last := p.Last()
 	problem := ""
 	switch {
 	case p.Fresh && other:
 		problem = fmt.Sprintf("queue: partition %d was made anew: what it held and was not stored is lost", i)
-	case p.Last() < seq:
-		problem = fmt.Sprintf("queue: partition %d ends at frame %d, though %d frames of it were stored: what came after them is lost", i, p.Last(), seq)
+	case last < seq:
+		problem = fmt.Sprintf("queue: partition %d ends at frame %d, though %d frames of it were stored: what came after them is lost", i, last, seq)
 		if err := e.queue.NewEpoch(ctx, i); err != nil {
 			return err
 		}
+	case last < mark:
+		problem = fmt.Sprintf("queue: partition %d ends at frame %d, though it had %d: acknowledged events are lost", i, last, mark)
 	default:
 		return nil
+	}
+	if mark > max(last, seq) {
+		e.missing += mark - max(last, seq)
 	}
 	e.log.Error(problem, "component", "queue")
 	e.problems = append(e.problems, problem)
@@ -303,7 +316,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 		stopWork()
 		return err
 	})
-	return g.Wait()
+	return errors.Join(g.Wait(), e.writeMarks())
 }
 
 func ignoreClosed(err error) error {

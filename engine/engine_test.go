@@ -546,6 +546,36 @@ func TestAQueueThatWasSetBackIsSaidAndGoesOn(t *testing.T) {
 	}
 }
 
+// TestFramesCutOffTheQueueAreSaid takes acknowledged frames away that were not stored, as JetStream does with what lies
+// behind a damage.
+func TestFramesCutOffTheQueueAreSaid(t *testing.T) {
+	s := start(t)
+	back := s.away()
+	for i := range 20 {
+		expect(t, "status", s.post("application/json", s.event(i%4, time.Now(), "voltage", "1")).status, 200)
+	}
+	s.stop()
+	back()
+	files, err := filepath.Glob(filepath.Join(s.options.QueueDir, "jetstream/*/streams/INGRESS_*/msgs"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		if err := os.RemoveAll(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.run()
+	if body := s.get(s.engine.Addresses().Collector + "/v1/health").body; !strings.Contains(body, "acknowledged events are lost") || !strings.Contains(body, "degraded") {
+		t.Errorf("health does not say it: %s", body)
+	}
+	if metrics := s.get(s.engine.Addresses().Collector + "/metrics").body; !strings.Contains(metrics, "nsready_queue_missing_frames_total 20") {
+		t.Error("the missing frames are not counted")
+	}
+	expect(t, "status", s.post("application/json", s.event(0, time.Now(), "voltage", "1")).status, 200)
+	s.drained()
+}
+
 func TestABrokenFrameIsADeadLetter(t *testing.T) {
 	s := start(t)
 	for i := range 8 {

@@ -81,12 +81,12 @@ func (e *Engine) ready() error {
 	return nil
 }
 
-// watchHealth pings the database and measures the rate, every second.
+// watchHealth pings the database, measures the rate and marks how far the queue has got, every second.
 func (e *Engine) watchHealth(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	const weight = 0.2 // of the newest second in the rate
-	last, rate := e.accepted.Load(), 0.0
+	last, rate, markless := e.accepted.Load(), 0.0, false
 	for n := 0; ; n++ {
 		ping, cancel := context.WithTimeout(ctx, 2*time.Second)
 		start := time.Now()
@@ -104,6 +104,12 @@ func (e *Engine) watchHealth(ctx context.Context) error {
 			e.dbError.Store(nil)
 		}
 		setStatus(e.metrics.dbStatus, err == nil)
+		if err := e.writeMarks(); err != nil && !markless {
+			e.log.Error("frames that go missing at the queue's end would not be noticed", "err", err)
+			markless = true
+		} else if err == nil {
+			markless = false
+		}
 		now := e.accepted.Load()
 		rate += weight * (float64(now-last) - rate)
 		last = now
