@@ -98,5 +98,6 @@ func Run(ctx context.Context, sc Scenario, s *System, l Load) (Report, error) {
 		}
 		return nil
 	})
-	return r, g.Wait()
+	err = g.Wait() // before r is copied
+	return r, err
 }

@@ -25,7 +25,6 @@ type Ready struct {
 // System is an `nsready up` of its own that faults are done to. Its collector keeps its address over restarts.
 type System struct {
 	command []string // of the binary and the flags that do not change
-	env     []string
 	data    string
 	log     *os.File
 
@@ -37,17 +36,16 @@ type System struct {
 
 // Options of a System.
 type Options struct {
-	Binary string   // the nsready to run
-	Env    []string // additions to the environment
-	Config string   // the declaration to run it with
-	Data   string   // the data directory, which is left behind
+	Binary string // the nsready to run
+	Config string // the declaration to run it with
+	Data   string // the data directory, which is left behind
 }
 
 // Start runs a system and waits until it is ready. What it logs is in DATA.log.
 func Start(ctx context.Context, o Options) (*System, error) {
 	s := &System{
 		command: []string{o.Binary, "up", "-config", o.Config, "-data", o.Data, "-admin", "127.0.0.1:0", "-nats-monitor", "127.0.0.1:0"},
-		env:     append(os.Environ(), o.Env...), data: o.Data,
+		data:    o.Data,
 	}
 	var err error
 	if s.log, err = os.Create(filepath.Clean(o.Data) + ".log"); err != nil {
@@ -71,7 +69,7 @@ func (s *System) launch(ctx context.Context, collector string) error {
 		return fmt.Errorf("starting a system: %w", err)
 	}
 	c := exec.Command(s.command[0], append(s.command[1:len(s.command):len(s.command)], "-collector", collector, "-ready-file", file)...)
-	c.Env, c.Stdout, c.Stderr = s.env, s.log, s.log
+	c.Stdout, c.Stderr = s.log, s.log
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("starting a system: %w", err)
 	}

@@ -512,6 +512,20 @@ func TestARestoredDatabaseGetsItsRowsAgain(t *testing.T) {
 	wait(t, "the rows to come back", func() bool { return s.rows("SELECT count(*), sum(value) FROM ingest_events") == "20 190" })
 }
 
+// removeQueueFiles takes files of the queue away.
+func (s *service) removeQueueFiles(glob string) {
+	s.t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.options.QueueDir, glob))
+	if err != nil || len(files) == 0 {
+		s.t.Fatal(files, err)
+	}
+	for _, f := range files {
+		if err := os.RemoveAll(f); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
 // TestAQueueThatWasSetBackIsSaidAndGoesOn takes the queue's files away between two runs.
 func TestAQueueThatWasSetBackIsSaidAndGoesOn(t *testing.T) {
 	for what, glob := range map[string]string{"ends at frame": "jetstream/*/streams/INGRESS_*/msgs", "was made anew": "jetstream/*/streams/INGRESS_*"} {
@@ -526,15 +540,7 @@ func TestAQueueThatWasSetBackIsSaidAndGoesOn(t *testing.T) {
 			send(0, 20)
 			s.drained()
 			s.stop()
-			files, err := filepath.Glob(filepath.Join(s.options.QueueDir, glob))
-			if err != nil || len(files) == 0 {
-				t.Fatal(files, err)
-			}
-			for _, f := range files {
-				if err := os.RemoveAll(f); err != nil {
-					t.Fatal(err)
-				}
-			}
+			s.removeQueueFiles(glob)
 			s.run()
 			send(20, 40)
 			s.drained()
@@ -556,15 +562,7 @@ func TestFramesCutOffTheQueueAreSaid(t *testing.T) {
 	}
 	s.stop()
 	back()
-	files, err := filepath.Glob(filepath.Join(s.options.QueueDir, "jetstream/*/streams/INGRESS_*/msgs"))
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
-	for _, f := range files {
-		if err := os.RemoveAll(f); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s.removeQueueFiles("jetstream/*/streams/INGRESS_*/msgs")
 	s.run()
 	if body := s.get(s.engine.Addresses().Collector + "/v1/health").body; !strings.Contains(body, "acknowledged events are lost") || !strings.Contains(body, "degraded") {
 		t.Errorf("health does not say it: %s", body)

@@ -212,11 +212,10 @@ func (m *machine) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	var space unix.Statfs_t
-	if err := unix.Statfs(m.data, &space); err != nil {
-		return fmt.Errorf("asking for the free space of %s: %w", m.data, err)
+	free, err := stream.FreeSpace(m.data)
+	if err != nil {
+		return err
 	}
-	free := int64(space.Bavail) * space.Bsize
 	if m.options.queueBytes == 0 {
 		m.options.queueBytes = byteSize(max(min(10<<30, free/2), minQueue))
 	}

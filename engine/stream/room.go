@@ -57,7 +57,7 @@ func (q *Queue) refresh(ctx context.Context) {
 	if q.options.Dir == "" {
 		return
 	}
-	free, err := freeSpace(q.options.Dir)
+	free, err := FreeSpace(q.options.Dir)
 	switch {
 	case err != nil:
 		q.refuse(&q.refusal, "queue_down", err)
@@ -84,8 +84,8 @@ func (q *Queue) accept(at *atomic.Pointer[telemetry.UnavailableError]) {
 	}
 }
 
-// freeSpace returns the bytes that an unprivileged user may still write below dir.
-func freeSpace(dir string) (int64, error) {
+// FreeSpace returns the bytes that an unprivileged user may still write below dir.
+func FreeSpace(dir string) (int64, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, fmt.Errorf("asking for the free space of %s: %w", dir, err)

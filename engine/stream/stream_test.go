@@ -242,7 +242,7 @@ func TestStoppedQueueRefuses(t *testing.T) {
 
 func TestBallast(t *testing.T) {
 	dir := t.TempDir()
-	before, err := freeSpace(dir)
+	before, err := FreeSpace(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func TestBallast(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if after, err := freeSpace(dir); err != nil || before-after < ballastSize/2 {
+	if after, err := FreeSpace(dir); err != nil || before-after < ballastSize/2 {
 		t.Errorf("the ballast takes %d bytes, %v", before-after, err)
 	}
 }
