@@ -14,10 +14,13 @@ run: postgres build ## Run a demo: everything in one process, with simulated dev
 
 test: go postgres ## Run all tests with the race detector, against real PostgreSQL and JetStream
 	@race=-race; .ci/setup gcc || { race=; echo "WARNING: testing WITHOUT the race detector" >&2; }; \
-	set -x; $(GO) test $$race -timeout 10m ./...
+	[ "$$(id -u)" = 0 ] && [ -e /dev/loop-control ] || echo "WARNING: power cuts are NOT TESTED: that takes root and loop devices" >&2; \
+	docker version >/dev/null 2>&1 && { docker compose version || docker-compose version; } >/dev/null 2>&1 || \
+		echo "WARNING: containers are NOT TESTED: that takes a Docker daemon and docker-compose" >&2; \
+	set -x; $(GO) test $$race -timeout 14m ./...
 
-bench: postgres build ## Measure the service beside raw COPY and a bare HTTP server; writes bench.json
-	$(GO) run ./loadgen/bench
+bench: postgres build ## Measure the service beside what the machine can do at best; writes bench.json and bench.svg
+	$(GO) run ./loadgen/bench $(BENCHFLAGS)
 
 fuzz: go postgres ## Fuzz each target for FUZZTIME (30s)
 	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,7 +20,7 @@ type Scenario struct {
 	Do   func(ctx context.Context, s *System) error // injects the fault and heals it
 }
 
-// Scenarios lists what there is.
+// Scenarios lists what there is for any system.
 var Scenarios = []Scenario{
 	{"service-kill", func(ctx context.Context, s *System) error {
 		if err := s.Kill(); err != nil {
@@ -30,6 +31,49 @@ var Scenarios = []Scenario{
 	{"database-kill", func(ctx context.Context, s *System) error {
 		return s.KillDatabase(ctx)
 	}},
+}
+
+// PowerCuts lists what there is for a system on a Volume.
+var PowerCuts = []Scenario{
+	{"power-cut", func(ctx context.Context, s *System) error {
+		if err := s.CutPowerAfter(ctx, time.Second); err != nil {
+			return err
+		}
+		return s.Restart(ctx)
+	}},
+	{"power-cut-in-recovery", func(ctx context.Context, s *System) error {
+		if err := s.CutPowerAfter(ctx, time.Second); err != nil {
+			return err
+		}
+		collector, err := s.collector()
+		if err == nil {
+			err = s.begin(collector)
+		}
+		if err == nil {
+			err = s.CutPowerAfter(ctx, time.Second)
+		}
+		if err != nil {
+			return err
+		}
+		return s.Restart(ctx)
+	}},
+	{"power-cut-in-purge", func(ctx context.Context, s *System) error {
+		if err := s.AwaitPurge(ctx); err != nil {
+			return err
+		}
+		if err := s.CutPowerAfter(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+		return s.Restart(ctx)
+	}},
+}
+
+// KillAt is a scenario in which the service is killed at the failpoint, each time when it comes there for the first to the
+// most-th time. It needs a binary that was built with the tag chaos, and a declaration that may be changed.
+func KillAt(point string, most int) Scenario {
+	return Scenario{"kill-at-" + point, func(ctx context.Context, s *System) error {
+		return s.KillAt(ctx, point, 1+rand.N(most))
+	}}
 }
 
 // Load says how a scenario is run.

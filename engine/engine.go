@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 
 	"github.com/nsready/nsready/engine/api"
 	"github.com/nsready/nsready/engine/ingest"
+	"github.com/nsready/nsready/engine/mqtt"
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
 	"github.com/nsready/nsready/engine/stream"
@@ -28,18 +27,35 @@ import (
 	"github.com/nsready/nsready/engine/worker"
 )
 
+// Roles are the parts of the service that a process runs.
+type Roles struct{ Collector, Worker, Admin bool }
+
+// Everything is all roles in one process.
+var Everything = Roles{Collector: true, Worker: true, Admin: true}
+
+// queue reports whether a role needs the queue. Such a process listens where the collector does, if only for its health.
+func (r Roles) queue() bool { return r.Collector || r.Worker }
+
 // Options of the service.
 type Options struct {
+	Roles       Roles
+	Name        string // of this process among those that run workers
 	DatabaseURL string
-	QueueDir    string // directory of the embedded queue
-	QueueBytes  int64  // the most that the queue may hold
-	MinFree     int64  // bytes that must stay free on the queue's file system
-	Collector   string // addresses to listen on, host:port, port 0 for a free one
+	External    *ExternalQueue // nil for the embedded queue
+	QueueDir    string         // directory of the embedded queue
+	QueueBytes  int64          // the most that the queue may hold
+	MinFree     int64          // bytes that must stay free on the queue's file system
+	Collector   string         // addresses to listen on, host:port, port 0 for a free one
 	Admin       string
+	MQTT        string // of the collector; "" for none
 	Monitor     string // of JetStream's own HTTP monitor
 	AdminToken  string
 	Log         *slog.Logger
 }
+
+// ErrQueueReplaced is wrapped by Run's error when the queue is not the one any more with which the service began, or has
+// fewer frames than it had. A new Engine takes stock of what is there.
+var ErrQueueReplaced = stream.ErrReplaced
 
 // Engine is the service. New makes it, Run runs it once.
 type Engine struct {
@@ -50,21 +66,28 @@ type Engine struct {
 	view       *view
 	server     *stream.Server
 	queue      *stream.Queue
-	workers    []*worker.Worker
+	crew       *crew
+	workers    []*worker.Worker              // one for each partition, whoever has it
+	claims     []atomic.Pointer[store.Claim] // of the workers that have one
 	rejections *rejections
 	registry   *prometheus.Registry
 	metrics    *metrics
 
 	collector, admin net.Listener
-	collectorHTTP    *http.Server
+	collectorHTTP    *api.Server
 	adminHTTP        *http.Server
+	mqtt             net.Listener // nil for none
+	receiver         *mqtt.Receiver
 
-	accepted atomic.Int64 // events, since the start
-	dbError  atomic.Pointer[error]
-	problems []string // found at the start
-	missing  uint64   // frames that the queue had, were not stored, and are gone, as found at the start
-	written  marks    // by this run; only watchHealth looks at it, and the stop after it
-	cleanups []cleanup
+	accepted  atomic.Int64 // events, since the start
+	imbalance atomic.Int64 // of the ledger, when it was last looked at
+	dbError   atomic.Pointer[error]
+	problems  []string           // found at the start
+	missing   uint64             // frames that the queue had, were not stored, and are gone, as found at the start
+	seen      []uint64           // newest frames that the database was told of; only watchHealth looks at it
+	written   marks              // by this run; only watchHealth looks at it, and the stop after it
+	told      []telemetry.Offset // how far all was stored a second ago; only watchHealth looks at it
+	cleanups  []cleanup
 }
 
 type cleanup struct {
@@ -82,31 +105,67 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 		}
 	}()
 	// The addresses come first: a taken port is the commonest mistake, and costs nothing to find.
-	if e.collector, err = e.listen("collector", o.Collector); err != nil {
-		return nil, err
+	if o.Roles.queue() {
+		if e.collector, err = e.listen("collector", o.Collector); err != nil {
+			return nil, err
+		}
 	}
-	if e.admin, err = e.listen("admin", o.Admin); err != nil {
-		return nil, err
+	if o.Roles.Admin {
+		if e.admin, err = e.listen("admin", o.Admin); err != nil {
+			return nil, err
+		}
+	}
+	if o.Roles.Collector && o.MQTT != "" {
+		if e.mqtt, err = e.listen("MQTT", o.MQTT); err != nil {
+			return nil, err
+		}
 	}
 	if e.store, err = store.Open(ctx, o.DatabaseURL); err != nil {
 		return nil, err
 	}
 	e.defers("database", func() error { e.store.Close(); return nil })
+	if o.Roles.queue() {
+		if err := e.newPipeline(ctx); err != nil {
+			return nil, err
+		}
+		var in api.Accepter
+		if o.Roles.Collector {
+			devices := e.newIngest()
+			in = devices
+			e.receiver = &mqtt.Receiver{Ingest: devices, Metrics: e.metrics.mqtt, Log: e.log.With("component", "mqtt"), Grace: answerTimeout}
+		}
+		e.collectorHTTP = api.NewServer(e.newHTTP(e.collectorHandler(in)))
+	}
+	if o.Roles.Admin {
+		admin := &api.Admin{Token: o.AdminToken, Inventory: e.store, Log: e.log.With("component", "api")}
+		e.adminHTTP = e.newHTTP(admin.Handler())
+	}
+	return e, nil
+}
+
+// newPipeline assembles what a value passes through.
+func (e *Engine) newPipeline(ctx context.Context) error {
 	e.view = &view{store: e.store, log: e.log.With("component", "registry")}
 	if err := e.view.reload(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := e.openQueue(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	e.metrics = newMetrics(e.registry, e)
 	e.metrics.worker.Gaps.Add(float64(e.missing))
-	for i, p := range e.queue.Partitions() {
-		e.workers = append(e.workers, e.newWorker(i, p.Epoch))
+	e.seen = make([]uint64, len(e.queue.Partitions()))
+	n := len(e.queue.Partitions()) / telemetry.Lanes
+	e.claims = make([]atomic.Pointer[store.Claim], n)
+	for i := range n {
+		e.workers = append(e.workers, e.newWorker(i, n))
 	}
 	e.rejections = &rejections{store: e.store, log: e.log.With("component", "ingest")}
-	e.serve()
-	return e, nil
+	e.crew = newCrew(e.store, e.options.Name, e.queue.Connected, e.log.With("component", "worker"))
+	if e.options.Roles.Worker {
+		return e.crew.join(ctx)
+	}
+	return nil
 }
 
 func (e *Engine) listen(name, address string) (net.Listener, error) {
@@ -123,92 +182,50 @@ func (e *Engine) listen(name, address string) (net.Listener, error) {
 	return l, nil
 }
 
-func (e *Engine) openQueue(ctx context.Context) (err error) {
-	log := e.log.With("component", "queue")
-	if e.server, err = stream.StartServer(stream.ServerOptions{Dir: filepath.Clean(e.options.QueueDir), Monitor: e.options.Monitor, Log: log}); err != nil {
-		return err
-	}
-	e.defers("JetStream", func() error { e.server.Shutdown(); return nil })
-	nc, err := e.server.Connect()
-	if err != nil {
-		return fmt.Errorf("connecting to the embedded queue: %w", err)
-	}
-	e.defers("queue connection", func() error { nc.Close(); return nil })
-	e.queue, err = stream.Open(ctx, nc, stream.Options{
-		Partitions: min(runtime.GOMAXPROCS(0), 16), MaxBytes: e.options.QueueBytes,
-		Dir: e.options.QueueDir, MinFree: e.options.MinFree, Log: log,
-	})
-	if err != nil {
-		return err
-	}
-	known, err := e.readMarks()
-	if err != nil {
-		e.log.Error("frames that are missing at the queue's end will not be noticed", "err", err)
-	}
-	for i, p := range e.queue.Partitions() {
-		if err := e.compare(ctx, i, p, known[p.Epoch]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// compare finds out whether a partition is what the database and the marks know. A queue that was made anew, set back or
-// cut may have lost what was not stored yet: that is said, never hidden. One that is behind the database begins a new
-// epoch, or the workers would pass new frames over as stored.
-func (e *Engine) compare(ctx context.Context, i int, p *stream.Partition, mark uint64) error {
-	seq, other, err := e.store.Offset(ctx, p.Epoch, i)
-	if err != nil {
-		return err
-	}
-	last := p.Last()
-	problem := ""
-	switch {
-	case p.Fresh && other:
-		problem = fmt.Sprintf("queue: partition %d was made anew: what it held and was not stored is lost", i)
-	case last < seq:
-		problem = fmt.Sprintf("queue: partition %d ends at frame %d, though %d frames of it were stored: what came after them is lost", i, last, seq)
-		if err := e.queue.NewEpoch(ctx, i); err != nil {
-			return err
-		}
-	case last < mark:
-		problem = fmt.Sprintf("queue: partition %d ends at frame %d, though it had %d: acknowledged events are lost", i, last, mark)
-	default:
-		return nil
-	}
-	if mark > max(last, seq) {
-		e.missing += mark - max(last, seq)
-	}
-	e.log.Error(problem, "component", "queue")
-	e.problems = append(e.problems, problem)
-	return nil
-}
-
-func (e *Engine) newWorker(i int, epoch string) *worker.Worker {
+func (e *Engine) newWorker(i, n int) *worker.Worker {
 	return &worker.Worker{
-		Partition: i, Partitions: len(e.queue.Partitions()),
+		Partition: i, Partitions: n,
 		Claim: func(ctx context.Context) (worker.Claim, error) {
-			c, err := e.store.Claim(ctx, epoch, i)
-			if err != nil {
+			var streams [telemetry.Lanes]store.Stream
+			for lane := range streams {
+				number := lane*n + i
+				streams[lane] = store.Stream{Epoch: e.queue.Partitions()[number].Epoch, Number: number}
+			}
+			ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+			defer cancel()
+			c, err := e.store.Claim(ctx, e.crew.member, streams)
+			switch {
+			case errors.Is(err, store.ErrOwned):
+				return nil, worker.ErrOwned
+			case err != nil:
 				return nil, err
 			}
-			return claim{c}, nil
+			e.claims[i].Store(c)
+			return claim{c, &e.claims[i]}, nil
 		},
-		Read: func(ctx context.Context, after uint64) (worker.Reader, error) {
-			r, err := e.queue.Read(ctx, i, after)
-			if err != nil {
-				return nil, err
-			}
-			return r, nil
-		},
+		Read:     func(lane int, after uint64) worker.Reader { return e.queue.Read(lane*n+i, after) },
 		Registry: e.view.Snapshot,
 		Metrics:  &e.metrics.worker,
 		Log:      e.log.With("component", "worker"),
 	}
 }
 
+// stored returns how far a stream of the queue is stored, and how many of its events workers have taken.
+func (e *Engine) stored(number int) (o telemetry.Offset, taken uint64) {
+	w, lane := e.workers[number%len(e.workers)], number/len(e.workers)
+	return w.Stored(lane), w.Taken(lane)
+}
+
 // claim makes a *store.Claim a worker.Claim.
-type claim struct{ *store.Claim }
+type claim struct {
+	*store.Claim
+	at *atomic.Pointer[store.Claim]
+}
+
+func (c claim) Close() {
+	c.at.Store(nil)
+	c.Claim.Close()
+}
 
 func (c claim) Begin(ctx context.Context, events []telemetry.Event) (worker.Tx, error) {
 	tx, err := c.Claim.Begin(ctx, events)
@@ -226,50 +243,103 @@ type accepter struct {
 
 func (a accepter) Accept(ctx context.Context, format ingest.Format, body []byte) (ingest.Result, error) {
 	result, err := a.Service.Accept(ctx, format, body)
+	a.count(result, err)
+	return result, err
+}
+
+func (a accepter) Submit(ctx context.Context, format ingest.Format, body []byte) (ingest.Result, func(context.Context) error, error) {
+	result, wait, err := a.Service.Submit(ctx, format, body)
+	if wait == nil {
+		a.count(result, err)
+		return result, nil, err
+	}
+	return result, func(ctx context.Context) error {
+		err := wait(ctx)
+		a.count(result, err)
+		return err
+	}, nil
+}
+
+func (a accepter) count(result ingest.Result, err error) {
 	m := a.e.metrics
 	if err != nil {
 		if r := (*ingest.Rejection)(nil); !errors.As(err, &r) {
 			m.unqueued.Inc()
 		}
-		return result, err
+		return
 	}
 	a.e.accepted.Add(int64(result.Accepted))
 	m.queued.Add(float64(result.Accepted))
-	return result, nil
+	m.untimed.Add(float64(result.Untimed))
 }
 
-func (e *Engine) serve() {
-	service := &ingest.Service{
+// newIngest makes what takes devices' events in, over whatever transport.
+func (e *Engine) newIngest() accepter {
+	return accepter{&ingest.Service{
 		Registry: e.view, Queue: e.queue, Partitions: len(e.workers),
 		Reject: func(device uuid.UUID, r *ingest.Rejection) {
-			e.metrics.refused.Inc()
-			e.metrics.invalid.Inc()
+			if r.Fields > 0 { // the event itself is accepted
+				e.metrics.fields.Add(float64(r.Fields))
+			} else {
+				e.metrics.refused.Inc()
+				switch r.Code {
+				case ingest.CodeRateLimitedDevice:
+					e.metrics.limitedDevice.Inc()
+				case ingest.CodeRateLimitedCustomer:
+					e.metrics.limitedCustomer.Inc()
+				default:
+					e.metrics.invalid.Inc()
+				}
+			}
 			e.rejections.add(device, r)
 		},
-	}
-	log := e.log.With("component", "api")
-	collector := &api.Collector{
-		Ingest: accepter{service, e}, Health: e.health, Ready: e.ready, Latency: e.metrics.request, Log: log,
-		Metrics: promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{}),
-	}
-	admin := &api.Admin{Token: e.options.AdminToken, Inventory: e.store, Log: log}
-	e.collectorHTTP, e.adminHTTP = newHTTP(collector.Handler(), log), newHTTP(admin.Handler(), log)
+	}, e}
 }
 
-func newHTTP(h http.Handler, log *slog.Logger) *http.Server {
+// collectorHandler serves devices, or health and metrics alone where there is no collector and in is nil.
+func (e *Engine) collectorHandler(in api.Accepter) http.Handler {
+	collector := &api.Collector{
+		Ingest: in,
+		Health: e.health, Ready: e.ready, Latency: e.metrics.request, Log: e.log.With("component", "api"),
+		Metrics: promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{}),
+	}
+	return collector.Handler()
+}
+
+// limitConnections holds a listener to the registry's limits.
+func (e *Engine) limitConnections(l net.Listener) net.Listener {
+	return &api.Listener{Listener: l, Refused: e.metrics.connections.Inc, Limits: func() (total, perAddress int64) {
+		limits := e.view.Snapshot().EffectiveLimits()
+		return limits.Connections, limits.ConnectionsPerAddress
+	}}
+}
+
+func (e *Engine) newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Handler: h, ErrorLog: slog.NewLogLogger(e.log.With("component", "api").Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 75 * time.Second,
 		MaxHeaderBytes: 16 << 10,
 	}
 }
 
-// Addresses are where the service listens, as host:port.
-type Addresses struct{ Collector, Admin, Monitor string }
+// Addresses are where the service listens, as host:port, "" where it does not.
+type Addresses struct{ Collector, Admin, MQTT, Monitor string }
 
 // Addresses returns the bound addresses.
-func (e *Engine) Addresses() Addresses {
-	return Addresses{e.collector.Addr().String(), e.admin.Addr().String(), e.server.MonitorAddr()}
+func (e *Engine) Addresses() (a Addresses) {
+	if e.collector != nil {
+		a.Collector = e.collector.Addr().String()
+	}
+	if e.admin != nil {
+		a.Admin = e.admin.Addr().String()
+	}
+	if e.mqtt != nil {
+		a.MQTT = e.mqtt.Addr().String()
+	}
+	if e.server != nil {
+		a.Monitor = e.server.MonitorAddr()
+	}
+	return a
 }
 
 // Snapshot returns the registry as the service sees it now.
@@ -291,32 +361,68 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 	workCtx, stopWork := context.WithCancel(base)
 	defer stopQueue()
 	defer stopWork()
-	queueDone := make(chan struct{})
+	queueDone, mqttDone := make(chan struct{}), make(chan struct{})
 
-	g.Go(func() error { return ignoreClosed(e.collectorHTTP.Serve(e.collector)) })
-	g.Go(func() error { return ignoreClosed(e.adminHTTP.Serve(e.admin)) })
-	g.Go(func() error { defer close(queueDone); return e.queue.Run(queueCtx) })
-	for _, w := range e.workers {
-		g.Go(func() error { return w.Run(workCtx) })
+	if e.options.Roles.Admin {
+		g.Go(func() error { return ignoreClosed(e.adminHTTP.Serve(e.admin)) })
 	}
-	g.Go(func() error { return e.view.watch(workCtx) })
-	g.Go(func() error { return e.rejections.run(workCtx) })
-	g.Go(func() error { return e.watchHealth(workCtx) })
-	g.Go(func() error { return e.tidyQueue(workCtx) })
-	g.Go(func() error { return e.tidyStore(workCtx) })
+	if e.options.Roles.queue() {
+		g.Go(func() error { return ignoreClosed(e.collectorHTTP.Serve(e.limitConnections(e.collector))) })
+		g.Go(func() error { defer close(mqttDone); return e.serveMQTT(running) })
+		g.Go(func() error { defer close(queueDone); return e.queue.Run(queueCtx) })
+		if e.server != nil {
+			g.Go(func() error { return e.server.Run(workCtx) })
+		}
+		g.Go(func() error { return e.view.watch(workCtx) })
+		g.Go(func() error { return e.rejections.run(workCtx) })
+		g.Go(func() error { return e.watchHealth(workCtx) })
+	} else {
+		close(mqttDone)
+		close(queueDone)
+	}
+	if e.options.Roles.Worker {
+		g.Go(func() error { return e.crew.run(workCtx) })
+		for _, w := range e.workers {
+			g.Go(func() error { return e.crew.work(workCtx, w) })
+		}
+		g.Go(func() error { return e.tidyQueue(workCtx) })
+		g.Go(func() error { return e.tidyStore(workCtx) })
+	}
 	g.Go(func() error {
 		<-running.Done()
 		e.log.Info("stopping")
 		stop, cancel := context.WithTimeout(base, answerTimeout)
 		defer cancel()
-		err := errors.Join(shutdown(stop, e.collectorHTTP), shutdown(stop, e.adminHTTP))
+		var err error
+		if e.collectorHTTP != nil {
+			err = shutdown(stop, e.collectorHTTP)
+		}
+		if e.adminHTTP != nil {
+			err = errors.Join(err, shutdown(stop, e.adminHTTP))
+		}
+		<-mqttDone
 		stopQueue()
 		<-queueDone
 		e.drain(base)
 		stopWork()
 		return err
 	})
-	return errors.Join(g.Wait(), e.writeMarks())
+	err = g.Wait()
+	if e.options.Roles.queue() {
+		err = errors.Join(err, e.writeMarks())
+	}
+	return err
+}
+
+// serveMQTT serves devices until ctx ends, and acknowledges what is in flight then.
+func (e *Engine) serveMQTT(ctx context.Context) error {
+	if e.mqtt == nil {
+		return nil
+	}
+	if err := e.receiver.Serve(ctx, e.limitConnections(e.mqtt)); err != nil {
+		return fmt.Errorf("MQTT: %w", err)
+	}
+	return nil
 }
 
 func ignoreClosed(err error) error {
@@ -327,15 +433,22 @@ func ignoreClosed(err error) error {
 }
 
 // shutdown lets requests in flight finish, and cuts off those that take too long.
-func shutdown(ctx context.Context, s *http.Server) error {
+func shutdown(ctx context.Context, s interface {
+	Shutdown(context.Context) error
+	Close() error
+}) error {
 	if err := s.Shutdown(ctx); err != nil {
 		return s.Close()
 	}
 	return nil
 }
 
-// drain waits until the workers have stored what is in the queue, or time is up.
+// drain waits until the workers have stored what is in the queue of this process, or time is up. An external queue is
+// left to the other processes.
 func (e *Engine) drain(ctx context.Context) {
+	if e.server == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)

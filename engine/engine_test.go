@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/nsready/nsready/engine"
@@ -44,7 +45,9 @@ type service struct {
 func estate() *registry.Snapshot {
 	project := registry.NewAddress(registry.KindProject, "Acme", "energy")
 	site := project.Child(registry.KindSite, "north")
+	unlimited := registry.Rate{PerSecond: registry.MaxPerSecond, Burst: registry.MaxBurst}
 	objects := []registry.Object{
+		&registry.Limits{Addr: registry.LimitsAddress, Device: unlimited, Customer: unlimited},
 		&registry.Customer{Addr: registry.NewAddress(registry.KindCustomer, "Acme")},
 		&registry.Project{Addr: project}, &registry.Site{Addr: site},
 		&registry.Retention{Addr: registry.RetentionAddress, Raw: 90 * 24 * time.Hour},
@@ -71,7 +74,12 @@ func estate() *registry.Snapshot {
 
 func start(t *testing.T, change ...func(*engine.Options)) *service {
 	t.Helper()
-	url := storetest.Database(t)
+	return startOn(t, storetest.Database(t), change...)
+}
+
+// startOn starts an engine on an empty database.
+func startOn(t *testing.T, url string, change ...func(*engine.Options)) *service {
+	t.Helper()
 	st, err := store.Open(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +97,7 @@ func start(t *testing.T, change ...func(*engine.Options)) *service {
 		t.Fatal(err)
 	}
 	s := &service{t: t, snapshot: desired, options: engine.Options{
+		Roles: engine.Everything, Name: "test",
 		DatabaseURL: url, QueueDir: t.TempDir(), QueueBytes: 256 << 20, MinFree: 1 << 20,
 		Collector: "127.0.0.1:0", Admin: "127.0.0.1:0", Monitor: "127.0.0.1:0", AdminToken: "secret", Log: slog.New(slog.DiscardHandler),
 	}}
@@ -192,10 +201,11 @@ func (s *service) do(req *http.Request) answer {
 	return answer{resp.StatusCode, resp.Header, string(text)}
 }
 
-// drained waits until all that was acknowledged is stored.
+// drained waits until all that was acknowledged is stored. The ledger then accounts for it.
 func (s *service) drained() {
 	s.t.Helper()
 	wait(s.t, "the queue to drain", func() bool { return s.engine.Depth() == 0 })
+	expect(s.t, "events unaccounted for", s.rows("SELECT count(*) FROM ledger WHERE accepted <> stored + merged + duplicate + dead + lost"), "0")
 }
 
 // rows returns the result of a query, a line a row, columns separated by spaces.
@@ -461,10 +471,13 @@ func TestRefusedRowsGoToTheDeadLettersAlone(t *testing.T) {
 	expect(t, "status", s.post("application/x-ndjson", strings.Join(lines, "\n")).status, 200)
 	s.drained()
 	expect(t, "stored", s.rows("SELECT count(*), count(*) FILTER (WHERE value = 13) FROM ingest_events"), "95 0")
+	expect(t, "ledger", s.rows("SELECT c.name, sum(accepted)::int, sum(stored)::int, sum(merged)::int, sum(duplicate)::int, sum(dead)::int, sum(lost)::int FROM ledger l JOIN customers c ON c.id = customer_id GROUP BY 1"),
+		"Acme 100 95 0 0 5 0")
 	expect(t, "dead", s.rows("SELECT count(*), min(reason), min(event->'metrics'->0->>'value'), max(event->'metrics'->0->>'value') FROM dead_letters"), "5 23514 13 13")
 	metrics := s.get(s.engine.Addresses().Collector + "/metrics").body
 	for _, want := range []string{`ingest_events_total{status="queued"} 100`, `ingest_events_total{status="success"} 95`,
-		`ingest_events_total{status="dlq"} 5`, `ingest_errors_total{error_type="processing"} 5`, "ingest_queue_depth 0"} {
+		`ingest_events_total{status="dlq"} 5`, `ingest_errors_total{error_type="processing"} 5`, "ingest_queue_depth 0",
+		`nsready_ledger_events_total{outcome="stored"} 95`, `nsready_ledger_events_total{outcome="dead"} 5`, "nsready_ledger_imbalance 0"} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)
 		}
@@ -505,11 +518,14 @@ func TestARestoredDatabaseGetsItsRowsAgain(t *testing.T) {
 		expect(t, "status", s.post("application/json", s.event(i%4, now.Add(time.Duration(i-20)*time.Second), "voltage", fmt.Sprint(i))).status, 200)
 	}
 	s.drained()
+	const backup = "TRUNCATE telemetry; TRUNCATE telemetry_latest; DELETE FROM partitions" // what one from before the first event holds
+	back := func() bool { return s.rows("SELECT count(*), sum(value) FROM ingest_events") == "20 190" }
 	s.stop()
-	// What a backup from before the first event holds.
-	s.exec("TRUNCATE telemetry; TRUNCATE telemetry_latest; DELETE FROM partitions")
+	s.exec(backup)
 	s.run()
-	wait(t, "the rows to come back", func() bool { return s.rows("SELECT count(*), sum(value) FROM ingest_events") == "20 190" })
+	wait(t, "the rows to come back after a restart", back)
+	s.exec(backup)
+	wait(t, "the rows to come back to an idle service", back)
 }
 
 // removeQueueFiles takes files of the queue away.
@@ -591,14 +607,11 @@ func TestABrokenFrameIsADeadLetter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := stream.Open(t.Context(), nc, stream.Options{Partitions: 1, MaxBytes: s.options.QueueBytes, Log: s.options.Log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The header is intact and says 3 events, the records are not.
-	h := telemetry.Header{Events: 3, Before: q.Partitions()[0].Events(), ReceivedAt: 1}
+	// The header is intact and says 3 events, the records are not, and the message says 5.
+	h := telemetry.Header{Events: 3, ReceivedAt: 1}
 	frame := telemetry.SealFrame(append(make([]byte, telemetry.HeaderSize), "nonsense"...), h, nil)
-	if _, err := nc.Request("ingress.events.0", frame, 10*time.Second); err != nil {
+	m := &nats.Msg{Subject: "ingress.events.0", Data: frame, Header: nats.Header{"Nsready-Events": {"5"}}}
+	if _, err := nc.RequestMsg(m, 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	nc.Close()
@@ -608,6 +621,7 @@ func TestABrokenFrameIsADeadLetter(t *testing.T) {
 	if got := s.rows("SELECT reason FROM dead_letters"); got != "frame" {
 		t.Errorf("dead letters: %q", got)
 	}
+	expect(t, "ledger", s.rows("SELECT sum(accepted)::int, sum(stored + merged + duplicate)::int, sum(dead)::int FROM ledger"), "11 8 3")
 }
 
 func TestTheViewTakesDeletes(t *testing.T) {
@@ -630,6 +644,31 @@ func TestTheViewTakesDeletes(t *testing.T) {
 	s.exec("DELETE FROM devices WHERE id = $1", s.device(0).ID)
 	expect(t, "after deleting a device", s.rows("SELECT count(*) FROM telemetry"), "1")
 	expect(t, "latest values then", s.rows(same), "2 2")
+}
+
+// A device is deleted while events of it come in: none of them stays behind as a row of nobody.
+func TestADeletionTakesWhatComesMeanwhile(t *testing.T) {
+	s := start(t)
+	post := func(i int) {
+		expect(t, "status", s.post("application/json", s.event(0, time.Now().Add(time.Duration(i)*time.Millisecond), "voltage", "1")).status, 200)
+	}
+	post(0)
+	s.drained()
+	tx, err := s.db.Begin(t.Context())
+	if err == nil {
+		_, err = tx.Exec(t.Context(), "DELETE FROM devices WHERE id = $1", s.device(0).ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		post(10 + i)
+	}
+	s.drained() // an open transaction keeps nobody waiting
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "rows of nobody", s.rows("SELECT count(*) FROM telemetry t WHERE NOT EXISTS (SELECT FROM devices d WHERE d.ref = t.device_ref)"), "0")
 }
 
 func TestThresholdsRaiseAlerts(t *testing.T) {
@@ -671,8 +710,61 @@ func TestHealth(t *testing.T) {
 	for _, path := range []string{"/health", "/healthz", "/readyz", "/metrics"} {
 		expect(t, path, s.get(c+path).status, 200)
 	}
+	lock, err := s.db.Begin(t.Context())
+	if err == nil {
+		_, err = lock.Exec(t.Context(), "LOCK TABLE partitions IN EXCLUSIVE MODE")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for i := range 1500 {
+		lines = append(lines, s.event(i%4, time.Now().Add(-time.Duration(i)*time.Millisecond), "voltage", "1"))
+	}
+	expect(t, "status", s.post("application/x-ndjson", strings.Join(lines, "\n")).status, 200)
+	if body := s.get(c + "/v1/health").body; !strings.Contains(body, `"queue_depth":1500`) || !strings.Contains(body, `"status":"warning"`) {
+		t.Errorf("health with 1500 events waiting: %s", body)
+	}
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if a := s.get(s.engine.Addresses().Monitor + "/jsz?streams=1"); !strings.Contains(a.body, `"INGRESS_0"`) {
 		t.Errorf("the JetStream monitor says %s", a.body)
+	}
+}
+
+func TestTheLedgerCountsEventsThatAreMissingFromTheQueue(t *testing.T) {
+	s := start(t)
+	for _, h := range []telemetry.Header{{Producer: 7, Events: 3}, {Producer: 7, Before: 10, Events: 2}} {
+		h.ReceivedAt = telemetry.MicrosOf(time.Now())
+		frame := telemetry.SealFrame(append(make([]byte, telemetry.HeaderSize), "nonsense"...), h, nil)
+		if err := s.engine.PublishRaw(t.Context(), 0, frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The frame after them lets the queue see that there are such as nobody has acknowledged: they are the first partition's.
+	for i := range 4 {
+		expect(t, "status", s.post("application/json", s.event(i, time.Now(), "voltage", "1")).status, 200)
+	}
+	wait(t, "the ledger", func() bool {
+		return s.rows("SELECT coalesce(sum(accepted), 0)::int, coalesce(sum(dead), 0)::int, coalesce(sum(lost), 0)::int FROM ledger") == "16 5 7"
+	})
+}
+
+func TestAnImbalanceOfTheLedgerIsAProblem(t *testing.T) {
+	s := start(t)
+	expect(t, "status", s.post("application/json", s.event(0, time.Now(), "voltage", "1")).status, 200)
+	s.drained()
+	s.exec("UPDATE ledger SET stored = stored + 2")
+	if err := s.engine.MeasureLedger(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c := s.engine.Addresses().Collector
+	if body := s.get(c + "/v1/health").body; !strings.Contains(body, `"ledger: 2 events are unaccounted for"`) || !strings.Contains(body, `"degraded"`) {
+		t.Errorf("health is %s", body)
+	}
+	if body := s.get(c + "/metrics").body; !strings.Contains(body, "nsready_ledger_imbalance 2") {
+		t.Error("the imbalance is not in the metrics")
 	}
 }
 
@@ -707,7 +799,9 @@ func TestAdmin(t *testing.T) {
 func (s *service) away() (back func()) {
 	const allow = "UPDATE pg_database SET datallowconn = $1 WHERE datname = current_database()"
 	s.exec(allow, false)
-	s.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+	wait(s.t, "the connections to end", func() bool { // one that was being made meanwhile shows late
+		return s.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()") == ""
+	})
 	return func() { s.exec(allow, true) }
 }
 
@@ -738,6 +832,9 @@ func TestAFullQueueAnswers503UntilThereIsRoom(t *testing.T) {
 	expect(t, "readyz", s.get(s.engine.Addresses().Collector+"/readyz").status, 503)
 	back()
 	s.drained()
+	wait(t, "the queue to accept again", func() bool {
+		return s.post("application/json", s.event(0, start.Add(-time.Minute), "voltage", "1")).status == 200
+	})
 	if n := s.rows("SELECT count(*) >= $1 FROM telemetry", accepted/4); n != "true" {
 		t.Errorf("%s rows are stored, %d were acknowledged", s.rows("SELECT count(*) FROM telemetry"), accepted/4)
 	}
@@ -881,6 +978,148 @@ func TestFramesThatCannotBeReadGoToTheDeadLetters(t *testing.T) {
 	s.run() // with a broken frame as the newest
 	expect(t, "status", s.post("application/json", s.event(0, time.Now(), "current", "1")).status, 200)
 	wait(t, "the event behind it", func() bool { return s.rows("SELECT count(*) FROM telemetry") == "5" })
+}
+
+// Limits that SQL sets hold at once, without a restart; so do those that it takes away.
+func TestEventsOverTheirLimitAreAnswered429(t *testing.T) {
+	s := start(t)
+	now := time.Now().Truncate(time.Second)
+	sent := 0
+	event := func(device int) string {
+		sent++
+		return s.event(device, now.Add(time.Duration(-sent)*time.Second), "voltage", "1")
+	}
+	revision := func() int64 { return s.engine.Snapshot().Revision }
+	change := func(sql string) {
+		t.Helper()
+		before := revision()
+		s.exec(sql)
+		wait(t, "the engine to see it", func() bool { return revision() > before })
+	}
+	change("UPDATE devices SET events_per_second = 0.01, burst = 2 WHERE name = 'dev-0'")
+	for range 2 {
+		expect(t, "within the burst", s.post("application/json", event(0)).status, 200)
+	}
+	type problem struct {
+		Type, Code string
+		Loc        []string
+		Limit      struct {
+			Name, Of        string
+			EventsPerSecond float64 `json:"events_per_second"`
+			Burst           int64
+		}
+	}
+	type body struct {
+		Accepted, Rejected int
+		Detail, Errors     []problem
+	}
+	read := func(a answer) (b body) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(a.body), &b); err != nil {
+			t.Fatalf("%s: %v", a.body, err)
+		}
+		return b
+	}
+	const limit = "{device Acme/energy/north/dev-0 0.01 2}"
+	a := s.post("application/json", event(0))
+	expect(t, "one more", fmt.Sprint(a.status, a.header.Get("Retry-After"), read(a).Detail), "429100[{rate_limited_device  [body device_id] "+limit+"}]")
+	a = s.post("application/x-ndjson", event(0)+"\n"+event(1)+"\n"+event(0))
+	expect(t, "among others", fmt.Sprint(a.status, a.header.Get("Retry-After"), read(a)),
+		"200200{1 2 [] [{ rate_limited_device [] "+limit+"} { rate_limited_device [] "+limit+"}]}")
+	a = s.post("application/json", "["+event(0)+"]")
+	expect(t, "a batch of nothing else", fmt.Sprint(a.status, a.header.Get("Retry-After"), read(a).Detail[0].Limit), "429100"+limit)
+	unknown := strings.Replace(event(0), s.device(0).ID.String(), uuid.NewString(), 1)
+	a = s.post("application/json", "["+event(0)+","+unknown+"]")
+	expect(t, "a batch with another mistake", fmt.Sprint(a.status, a.header.Get("Retry-After")), "422100")
+
+	change("UPDATE customers SET events_per_second = 0.01, burst = 3")
+	for range 3 {
+		expect(t, "within the customer's burst", s.post("application/json", event(2)).status, 200)
+	}
+	a = s.post("application/json", event(3))
+	expect(t, "one more of the customer", fmt.Sprint(a.status, read(a).Detail), "429 [{rate_limited_customer  [body device_id] {customer Acme 0.01 3}}]")
+
+	change("UPDATE customers SET events_per_second = NULL, burst = NULL")
+	expect(t, "without the customer's limit", s.post("application/json", event(3)).status, 200)
+	expect(t, "with the device's", s.post("application/json", event(0)).status, 429)
+	change("UPDATE devices SET events_per_second = NULL, burst = NULL")
+	wait(t, "room", func() bool { return s.post("application/json", event(0)).status == 200 })
+
+	s.drained()
+	metrics := s.get(s.engine.Addresses().Collector + "/metrics").body
+	for _, want := range []string{`nsready_rate_limited_events_total{limit="customer"} 1`, `nsready_refused_connections_total 0`, `ingest_errors_total{error_type="validation"} 1`} {
+		if !strings.Contains(metrics, want+"\n") {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	wait(t, "error_logs", func() bool {
+		return s.rows("SELECT sum((context->>'count')::int) >= 6 FROM error_logs WHERE context->>'code' = 'rate_limited_device'") == "true"
+	})
+}
+
+func TestConnectionsOverTheirLimitAreClosed(t *testing.T) {
+	s := start(t)
+	s.exec("UPDATE limits SET connections_per_address = 2")
+	wait(t, "the engine to see it", func() bool { return s.engine.Snapshot().Limits.ConnectionsPerAddress == 2 })
+	http.DefaultClient.CloseIdleConnections()
+	var open []net.Conn
+	refused := func() bool {
+		c, err := net.Dial("tcp", s.engine.Addresses().Collector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		if line == "" {
+			return true
+		}
+		expect(t, "answer", strings.TrimSpace(line), "HTTP/1.1 200 OK")
+		open = append(open, c)
+		return false
+	}
+	wait(t, "a connection to be refused", refused)
+	expect(t, "open", len(open), 2)
+	open[0].Close()
+	wait(t, "room for another", func() bool { return !refused() })
+	wait(t, "the connections", func() bool { return refused() }) // the one that was closed is counted once
+	families, err := s.engine.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "nsready_refused_connections_total" && f.GetMetric()[0].GetCounter().GetValue() >= 2 {
+			return
+		}
+	}
+	t.Error("the refused connections are not counted")
+}
+
+// A sender of made-up device ids fills neither error_logs nor keeps what is added meanwhile from being found.
+func TestUnknownDevicesCostLittle(t *testing.T) {
+	s := start(t)
+	now := time.Now()
+	lines := func() string {
+		var list []string
+		for range 5000 {
+			list = append(list, strings.Replace(s.event(0, now, "voltage", "1"), s.device(0).ID.String(), uuid.NewString(), 1))
+		}
+		return strings.Join(list, "\n")
+	}
+	for i := range 4 {
+		flood := make(chan int, 1)
+		go func() { flood <- s.post("application/x-ndjson", lines()).status }()
+		id := uuid.New()
+		s.exec("INSERT INTO devices (id, site_id, name, device_type) VALUES ($1, $2, $3, 'meter')", id, s.device(0).SiteID, fmt.Sprint("late-", i))
+		expect(t, "a device that was just added", s.post("application/json", strings.Replace(s.event(0, now, "voltage", "1"), s.device(0).ID.String(), id.String(), 1)).status, 200)
+		expect(t, "made-up devices", <-flood, 422)
+	}
+	wait(t, "error_logs", func() bool { // the count of all, in few rows
+		return s.rows("SELECT sum((context->>'count')::int) FROM error_logs") == "20000"
+	})
+	if n := s.rows("SELECT count(*) <= 900 FROM error_logs"); n != "true" {
+		t.Errorf("error_logs has %s rows", s.rows("SELECT count(*) FROM error_logs"))
+	}
 }
 
 func TestMetricsFollowTheirConventions(t *testing.T) {

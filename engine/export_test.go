@@ -25,3 +25,6 @@ func (e *Engine) PublishRaw(ctx context.Context, partition int, data []byte) err
 	_, err = js.Publish(ctx, fmt.Sprintf("ingress.events.%d", partition), data)
 	return err
 }
+
+// MeasureLedger looks at the ledger now.
+func (e *Engine) MeasureLedger(ctx context.Context) error { return e.measureLedger(ctx) }

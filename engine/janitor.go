@@ -31,7 +31,10 @@ func (e *Engine) tidyQueue(ctx context.Context) error {
 		case <-old.C:
 			what = e.outdated
 		}
-		for i := range e.workers {
+		for i := range e.queue.Partitions() {
+			if mine, _ := e.crew.has(i % len(e.workers)); !mine {
+				continue
+			}
 			if err := e.purge(ctx, i, what); err != nil && ctx.Err() == nil {
 				e.log.Error("queue keeps frames that it could drop", "err", err)
 			}
@@ -45,8 +48,8 @@ func (e *Engine) purge(ctx context.Context, partition int, what func(context.Con
 	if err != nil {
 		return fmt.Errorf("finding what to purge: %w", err)
 	}
-	stored, _ := e.workers[partition].Stored()
-	if upTo = min(upTo, stored); upTo < e.queue.Partitions()[partition].First() || upTo == 0 {
+	stored, _ := e.stored(partition)
+	if upTo = min(upTo, stored.Seq); upTo < e.queue.Partitions()[partition].First() || upTo == 0 {
 		return nil
 	}
 	return e.queue.Purge(ctx, partition, upTo)
@@ -60,7 +63,8 @@ func (e *Engine) outdated(ctx context.Context, partition int) (uint64, error) {
 
 // crowded returns the last of the oldest frames that must go when room is short, judged by the mean size of a frame.
 func (e *Engine) crowded(_ context.Context, partition int) (uint64, error) {
-	p, limit := e.queue.Partitions()[partition], float64(e.queue.MaxBytes())
+	p := e.queue.Partitions()[partition]
+	limit := float64(p.MaxBytes())
 	first, last, bytes := p.First(), p.Last(), float64(p.Bytes())
 	if bytes < replayShare*limit || last < first {
 		return 0, nil
@@ -85,7 +89,7 @@ func (e *Engine) tidyStore(ctx context.Context) error {
 
 func (e *Engine) retain(ctx context.Context) {
 	r := e.view.Snapshot().Retention
-	if r == nil {
+	if first, _ := e.crew.has(0); r == nil || !first { // one process is enough
 		return
 	}
 	dropped, err := e.store.Retain(ctx, r.Raw)

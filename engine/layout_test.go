@@ -18,19 +18,22 @@ var mayImport = map[string][]string{
 	// domain
 	"engine/registry":  {},
 	"engine/telemetry": {},
+	"engine/failpoint": {},
 	"engine/alert":     {"engine/registry", "engine/telemetry"},
 	// logic
 	"engine/config": {"engine/registry"},
 	"engine/ingest": {"engine/registry", "engine/telemetry"},
-	"engine/worker": {"engine/alert", "engine/registry", "engine/telemetry"},
+	"engine/worker": {"engine/alert", "engine/failpoint", "engine/registry", "engine/telemetry"},
 	// adapters
 	"engine/postgres": {},
-	"engine/stream":   {"engine/telemetry"},
-	"engine/store":    {"engine/alert", "engine/registry", "engine/telemetry", "migrations"},
+	"engine/stream":   {"engine/failpoint", "engine/telemetry"},
+	"engine/store":    {"engine/alert", "engine/failpoint", "engine/registry", "engine/telemetry", "migrations"},
 	"engine/api":      {"engine/ingest", "engine/registry", "engine/telemetry"},
+	"engine/mqtt":     {"engine/ingest", "engine/telemetry"},
 	// assembly
 	"engine": {
-		"engine/alert", "engine/api", "engine/ingest", "engine/registry", "engine/store", "engine/stream", "engine/telemetry", "engine/worker",
+		"engine/alert", "engine/api", "engine/failpoint", "engine/ingest", "engine/mqtt", "engine/registry", "engine/store", "engine/stream",
+		"engine/telemetry", "engine/worker",
 	},
 	// around it
 	"cmd/nsready": {
@@ -39,7 +42,7 @@ var mayImport = map[string][]string{
 	},
 	"loadgen":       {"engine/registry", "engine/telemetry"},
 	"loadgen/bench": {"engine/config", "engine/registry", "engine/store", "engine/store/storebench", "engine/telemetry", "loadgen"},
-	"chaos":         {"engine/registry", "engine/store", "engine/telemetry", "loadgen"},
+	"chaos":         {"engine/failpoint", "engine/registry", "engine/store", "engine/telemetry", "loadgen"},
 	"migrations":    {},
 	// for tests
 	"engine/store/storetest":  {"engine/postgres"},
@@ -54,7 +57,10 @@ var home = map[string][]string{
 	"github.com/jackc":                    {"engine/store", "engine/store/storetest", "engine/store/storebench"},
 	"github.com/julienschmidt/httprouter": {"engine/api"},
 	"github.com/tsenart/vegeta":           {"loadgen"},
+	"google.golang.org/protobuf":          {"engine/ingest"},
 	"github.com/rogpeppe/go-internal":     {}, // tests alone
+	"github.com/ory/dockertest":           {},
+	"github.com/eclipse/paho.mqtt.golang": {},
 	"github.com/google/go-cmp":            {},
 	"testing":                             {"engine/store/storetest"},
 }

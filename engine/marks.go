@@ -8,12 +8,15 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+
+	"github.com/nsready/nsready/engine/failpoint"
+	"github.com/nsready/nsready/engine/telemetry"
 )
 
 // marks say, outside of JetStream's own files, how far each partition of the queue had got: the newest frame by epoch.
 // JetStream cuts a stream that it finds damaged after a crash at the damage and numbers new frames from there; without
 // marks nobody would know that there had been more. They are a second behind at most.
-type marks map[string]uint64
+type marks map[string]telemetry.Offset
 
 func (e *Engine) marksPath() string { return filepath.Join(e.options.QueueDir, "marks.json") }
 
@@ -33,11 +36,14 @@ func (e *Engine) readMarks() (marks, error) {
 	return m, nil
 }
 
-// writeMarks writes how far the queue has got, when that has changed. Only one goroutine may call it at a time.
+// writeMarks writes how far the embedded queue has got, when that has changed. Only one goroutine may call it at a time.
 func (e *Engine) writeMarks() error {
+	if e.server == nil {
+		return nil
+	}
 	now := marks{}
 	for _, p := range e.queue.Partitions() {
-		now[p.Epoch] = p.Last()
+		now[p.Epoch] = p.Newest()
 	}
 	if maps.Equal(now, e.written) {
 		return nil
@@ -66,5 +72,13 @@ func replaceSynced(path string, content []byte) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	failpoint.Hit("engine.marks-written")
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -20,7 +20,8 @@ type rejections struct {
 
 	mu      sync.Mutex
 	pending map[rejectionKey]*rejectionRow
-	more    int // refused events without a row of their own
+	codes   map[string]int // rows of pending
+	more    int            // refused events without a row of their own
 }
 
 type rejectionKey struct {
@@ -36,6 +37,7 @@ type rejectionRow struct {
 
 const (
 	maxRejections      = 1000
+	maxOfCode          = 100 // made-up device ids are endless
 	rejectionsInterval = 500 * time.Millisecond
 )
 
@@ -47,13 +49,14 @@ func (r *rejections) add(device uuid.UUID, rejection *ingest.Rejection) {
 		row.count++
 		return
 	}
-	if len(r.pending) >= maxRejections {
+	if len(r.pending) >= maxRejections || r.codes[key.code] >= maxOfCode {
 		r.more++
 		return
 	}
 	if r.pending == nil {
-		r.pending = map[rejectionKey]*rejectionRow{}
+		r.pending, r.codes = map[rejectionKey]*rejectionRow{}, map[string]int{}
 	}
+	r.codes[key.code]++
 	r.pending[key] = &rejectionRow{first: *rejection, at: time.Now(), count: 1}
 }
 
@@ -64,7 +67,9 @@ func (r *rejections) run(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			r.flush(ctx)
+			now, cancel := context.WithTimeout(ctx, 5*time.Second)
+			r.flush(now)
+			cancel()
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
@@ -78,7 +83,7 @@ func (r *rejections) run(ctx context.Context) error {
 func (r *rejections) flush(ctx context.Context) {
 	r.mu.Lock()
 	pending, more := r.pending, r.more
-	r.pending, r.more = nil, 0
+	r.pending, r.codes, r.more = nil, nil, 0
 	r.mu.Unlock()
 	if len(pending) == 0 {
 		return
@@ -116,6 +121,9 @@ func (r *rejections) flush(ctx context.Context) {
 				r.more += row.count
 			}
 		}
-		r.pending = pending
+		r.pending, r.codes = pending, map[string]int{}
+		for key := range pending {
+			r.codes[key.code]++
+		}
 	}
 }

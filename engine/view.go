@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
 )
@@ -25,19 +23,11 @@ type view struct {
 // Snapshot returns the newest snapshot.
 func (v *view) Snapshot() *registry.Snapshot { return v.snapshot.Load() }
 
-// Refresh asks the database for devices and parameters that the snapshot does not have, and loads a new snapshot when it
-// has some of them.
-func (v *view) Refresh(ctx context.Context, devices []uuid.UUID, parameters []string) (bool, error) {
+// Refresh loads the registry when it has changed, and gives up after three seconds.
+func (v *view) Refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	found, err := v.store.HasDevices(ctx, devices)
-	if err == nil && !found {
-		found, err = v.store.HasParameters(ctx, parameters)
-	}
-	if err != nil || !found {
-		return false, err
-	}
-	return true, v.reload(ctx)
+	return v.reload(ctx)
 }
 
 // reload loads the registry when it has changed.

@@ -8,17 +8,21 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
 )
 
-// RawOptions says what Raw sends. Each connection sends its requests in order, one at a time.
+// RawOptions says what Raw sends.
 type RawOptions struct {
 	Addr     string     // host:port
-	Requests [][][]byte // whole HTTP requests, for each connection
-	Rate     float64    // requests a second over all connections, whatever the answers; 0 is as fast as they come
+	Requests [][][]byte // whole HTTP requests, for each connection, which sends them in order, one at a time
 	Timeout  time.Duration
+
+	// Rate, in requests a second, puts all requests on one schedule that no answer delays. They are taken from the
+	// connections in turn, and each is sent by whichever connection is free. 0 is as fast as the answers come.
+	Rate float64
 }
 
 // RawReport is what came of it.
@@ -29,20 +33,28 @@ type RawReport struct {
 	Latency  Latency        `json:"latency_ms"`
 	Refusal  string         `json:"refusal,omitempty"` // the first answer that is no 2xx
 	Began    time.Time      `json:"began"`             // when the first request was sent
+	CPU      float64        `json:"cpu"`               // what this process took of the machine's CPU time, 0 to 1
+	Late     Latency        `json:"late_ms"`           // how late the schedule itself was kept, with a rate
 }
 
 // PerSecond returns answered requests a second.
 func (r RawReport) PerSecond() float64 { return float64(r.Requests) / r.Seconds }
 
+// Bound says why the figures are the generator's more than the service's, "" when they are not.
+func (r RawReport) Bound() string {
+	switch {
+	case r.CPU > 0.5:
+		return fmt.Sprintf("generator-bound: it took %.0f %% of the CPU time", 100*r.CPU)
+	case r.Late.P99 > r.Latency.P99/2:
+		return fmt.Sprintf("generator-bound: p99 of its own lateness is %.1f ms", r.Late.P99)
+	}
+	return ""
+}
+
 // Raw sends prepared requests over keep-alive connections of its own, at a fraction of the cost of an HTTP client, to
 // find the maximum of a service on the same machine. With a rate, latency counts from the moment a request was due.
 // An error on any connection ends it: a maximum of a service that drops connections means nothing.
 func Raw(ctx context.Context, o RawOptions) (RawReport, error) {
-	if o.Timeout <= 0 {
-		o.Timeout = 30 * time.Second
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	lines := make([]*line, len(o.Requests))
 	var dialer net.Dialer
 	for i := range lines {
@@ -51,31 +63,73 @@ func Raw(ctx context.Context, o RawOptions) (RawReport, error) {
 			return RawReport{}, fmt.Errorf("opening connection %d: %w", i+1, err)
 		}
 		defer conn.Close()
-		lines[i] = &line{conn: conn, requests: o.Requests[i], answers: map[int]uint64{}, reader: bufio.NewReaderSize(conn, 4096)}
+		lines[i] = newLine(conn)
 	}
+	tick := func() error { return nil }
+	if o.Rate > 0 {
+		ticker, err := newTicker()
+		if err != nil {
+			return RawReport{}, err
+		}
+		defer ticker.Close()
+		tick = ticker.tick
+	}
+	return o.drive(ctx, lines, tick)
+}
+
+// drive sends the requests over the lines. With a rate, tick waits a short while.
+func (o RawOptions) drive(ctx context.Context, lines []*line, tick func() error) (RawReport, error) {
+	if o.Timeout <= 0 {
+		o.Timeout = 30 * time.Second
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	// A blocked read or write notices the end of ctx by its deadline.
 	defer context.AfterFunc(ctx, func() {
 		for _, l := range lines {
 			l.conn.SetDeadline(time.Unix(1, 0))
 		}
 	})()
-	began := time.Now()
+	report := RawReport{Answers: map[int]uint64{}, Began: time.Now()}
+	used := cpuTime()
 	var wg sync.WaitGroup
+	var dues chan due
+	if o.Rate > 0 {
+		requests := inTurn(o.Requests)
+		dues = make(chan due, len(requests)) // so that the schedule waits for nobody
+		wg.Go(func() {
+			late, err := schedule(ctx, report.Began, o.Rate, requests, tick, dues)
+			report.Late = late.summary()
+			if err != nil {
+				cancel(fmt.Errorf("keeping the schedule: %w", err))
+			}
+		})
+	}
 	for i, l := range lines {
 		wg.Go(func() {
-			due := func(int) time.Duration { return -1 }
-			if o.Rate > 0 {
-				due = func(k int) time.Duration {
-					return time.Duration(float64(k*len(lines)+i) / o.Rate * float64(time.Second))
+			err := error(nil)
+			if dues == nil {
+				for _, request := range o.Requests[i] {
+					if err = l.exchange(ctx, request, time.Now(), o.Timeout); err != nil {
+						break
+					}
+				}
+			} else {
+				for d := range dues {
+					if err = l.exchange(ctx, d.request, d.at, o.Timeout); err != nil {
+						break
+					}
 				}
 			}
-			if err := l.run(ctx, began, due, o.Timeout); err != nil {
+			if err != nil {
 				cancel(fmt.Errorf("connection %d: %w", i+1, err))
 			}
 		})
 	}
 	wg.Wait()
-	report := RawReport{Seconds: time.Since(began).Seconds(), Answers: map[int]uint64{}, Began: began}
+	took := time.Since(report.Began)
+	report.Seconds = took.Seconds()
+	report.CPU = float64(cpuTime()-used) / float64(took) / float64(runtime.NumCPU())
 	var all latencies
 	for _, l := range lines {
 		all.merge(&l.latencies)
@@ -94,49 +148,38 @@ func Raw(ctx context.Context, o RawOptions) (RawReport, error) {
 type line struct {
 	conn      net.Conn
 	reader    *bufio.Reader
-	requests  [][]byte
+	deadline  time.Time
 	answers   map[int]uint64
 	latencies latencies
 	refusal   string
 }
 
-// run sends the requests; due says when, from the beginning, negative for at once.
-func (l *line) run(ctx context.Context, began time.Time, due func(int) time.Duration, timeout time.Duration) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	var deadline time.Time
-	for k, request := range l.requests {
-		from := time.Now()
-		if at := due(k); at >= 0 {
-			from = began.Add(at)
-			timer.Reset(time.Until(from))
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-timer.C:
-			}
-		}
-		if time.Until(deadline) < timeout/2 { // seldom: setting a deadline costs
-			deadline = time.Now().Add(timeout)
-			if err := l.conn.SetDeadline(deadline); err != nil {
-				return err
-			}
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if _, err := l.conn.Write(request); err != nil {
+func newLine(conn net.Conn) *line {
+	return &line{conn: conn, reader: bufio.NewReaderSize(conn, 4096), answers: map[int]uint64{}}
+}
+
+// exchange sends a request and reads its answer. The latency counts from the given time.
+func (l *line) exchange(ctx context.Context, request []byte, from time.Time, timeout time.Duration) error {
+	if time.Until(l.deadline) < timeout/2 { // seldom: setting a deadline costs
+		l.deadline = time.Now().Add(timeout)
+		if err := l.conn.SetDeadline(l.deadline); err != nil {
 			return err
 		}
-		status, body, err := readAnswer(l.reader)
-		if err != nil {
-			return fmt.Errorf("reading answer %d: %w", k+1, err)
-		}
-		l.latencies.add(time.Since(from))
-		l.answers[status]++
-		if status/100 != 2 && l.refusal == "" {
-			l.refusal = fmt.Sprintf("%d %.300q", status, body)
-		}
+	}
+	if ctx.Err() != nil { // after the deadline was set, which would outdo that of the end of ctx
+		return context.Cause(ctx)
+	}
+	if _, err := l.conn.Write(request); err != nil {
+		return err
+	}
+	status, body, err := readAnswer(l.reader)
+	if err != nil {
+		return fmt.Errorf("reading an answer: %w", err)
+	}
+	l.latencies.add(time.Since(from))
+	l.answers[status]++
+	if status/100 != 2 && l.refusal == "" {
+		l.refusal = fmt.Sprintf("%d %.300q", status, body)
 	}
 	return nil
 }
@@ -185,32 +228,40 @@ func readAnswer(r *bufio.Reader) (status int, body []byte, err error) {
 // stay in order; the last request of a connection may be smaller.
 func (s *Sequence) Requests(host string, connections, batch int, first uint64, turns int) [][][]byte {
 	all := make([][][]byte, connections)
+	var wg sync.WaitGroup
+	for c := range all {
+		wg.Go(func() { all[c] = s.requests(host, c, connections, batch, first, turns) })
+	}
+	wg.Wait()
+	return all
+}
+
+// requests returns those of connection c.
+func (s *Sequence) requests(host string, c, connections, batch int, first uint64, turns int) (list [][]byte) {
 	devices := len(s.Fleet.members)
 	e := s.Encoder()
 	var body []byte
-	for c := range all {
-		var count int
-		emit := func() {
-			if count == 0 {
-				return
-			}
-			request := fmt.Appendf(make([]byte, 0, len(body)+200), "POST /v1/ingest HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
-				host, contentType(batch), len(body))
-			all[c] = append(all[c], append(request, body...))
-			body, count = body[:0], 0
+	var count int
+	emit := func() {
+		if count == 0 {
+			return
 		}
-		for turn := first; turn < first+uint64(turns); turn++ {
-			for j := c; j < devices; j += connections {
-				body = e.AppendEvent(body, turn*uint64(devices)+uint64(j))
-				if batch > 1 {
-					body = append(body, '\n')
-				}
-				if count++; count == batch {
-					emit()
-				}
-			}
-		}
-		emit()
+		request := fmt.Appendf(make([]byte, 0, len(body)+200), "POST /v1/ingest HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
+			host, contentType(batch), len(body))
+		list = append(list, append(request, body...))
+		body, count = body[:0], 0
 	}
-	return all
+	for turn := first; turn < first+uint64(turns); turn++ {
+		for j := c; j < devices; j += connections {
+			body = e.AppendEvent(body, turn*uint64(devices)+uint64(j))
+			if batch > 1 {
+				body = append(body, '\n')
+			}
+			if count++; count == batch {
+				emit()
+			}
+		}
+	}
+	emit()
+	return list
 }

@@ -37,10 +37,10 @@ func TestRaw(t *testing.T) {
 			if least := float64(want-1) / test.rate; test.rate > 0 && r.Seconds < least*0.99 {
 				t.Errorf("%d requests at %v/s took %v s", want, test.rate, r.Seconds)
 			}
-			// All events of turns 5 to 14 arrived, each once, those of a device in order.
+			// All events of turns 5 to 14 arrived, each once, those of a device in order unless any connection may send them.
 			seen, last := map[string]bool{}, map[uuid.UUID]string{}
 			for _, e := range c.events {
-				if seen[e.EventID] || last[e.DeviceID] >= e.Timestamp {
+				if seen[e.EventID] || test.rate == 0 && last[e.DeviceID] >= e.Timestamp {
 					t.Errorf("event %s of device %s at %s came twice, or after %s", e.EventID, e.DeviceID, e.Timestamp, last[e.DeviceID])
 				}
 				seen[e.EventID], last[e.DeviceID] = true, e.Timestamp

@@ -108,6 +108,11 @@ func approve(ctx context.Context, s *streams, sum summary, asJSON bool, args []s
 		}
 		question += fmt.Sprintf(" It destroys %d %s; history stays.", sum.Destroy, objects)
 	}
+	return confirm(ctx, s, question)
+}
+
+// confirm asks a question on the terminal. Anything but yes is an error.
+func confirm(ctx context.Context, s *streams, question string) error {
 	if _, err := fmt.Fprint(s.stdout, question+"\nOnly 'yes' is taken for a yes.\n\n  Enter a value: "); err != nil {
 		return err
 	}

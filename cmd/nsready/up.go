@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
+	"math/bits"
 	"net"
 	"os"
 	"path/filepath"
@@ -44,9 +45,10 @@ Example:
 	f.StringVar(&o.data, "data", ".nsready", "`directory` of all that is kept")
 	f.StringVar(&o.collector, "collector", "127.0.0.1:8001", "`address` of the collector, port 0 for a free one")
 	f.StringVar(&o.admin, "admin", "127.0.0.1:8000", "`address` of the admin API")
+	f.StringVar(&o.mqtt, "mqtt", "", "`address` to receive MQTT 3.1.1 on, such as 127.0.0.1:1883; by default none")
 	f.StringVar(&o.monitor, "nats-monitor", "127.0.0.1:8222", "`address` of JetStream's monitor")
 	f.StringVar(&o.databaseAddr, "postgres", "127.0.0.1:0", "`address` of the private PostgreSQL")
-	f.Var(&o.queueBytes, "queue-size", "the most that the queue may hold, a `size` such as 10GiB; by default that, or half of the free space")
+	f.Var(&o.queueBytes, "queue-size", "the most that the queue may hold, a `size` such as 10GiB; by default that, or a power of two up to half of the free space")
 	f.BoolVar(&o.simulate, "simulate", false, "send plausible values from all declared devices")
 	f.StringVar(&o.readyFile, "ready-file", "", "`file` to write when ready: where everything is, as JSON")
 	f.BoolVar(&asJSON, "json", false, "log as JSON, and print the content of the ready file when ready")
@@ -118,6 +120,7 @@ const (
 type upOptions struct {
 	config, data, readyFile                 string
 	collector, admin, monitor, databaseAddr string
+	mqtt                                    string // "" for none
 	queueBytes                              byteSize
 	simulate                                bool
 }
@@ -133,13 +136,14 @@ type machine struct {
 	cluster  atomic.Pointer[postgres.Cluster]
 	database string // URL
 	token    string
-	engine   *engine.Engine
+	engine   atomic.Pointer[engine.Engine]
 }
 
 // ready is what -ready-file and DATA/ready.json hold.
 type ready struct {
 	Collector   string `json:"collector"`
 	Admin       string `json:"admin"`
+	MQTT        string `json:"mqtt,omitempty"` // only with -mqtt
 	DatabaseURL string `json:"database_url"`
 	NATSMonitor string `json:"nats_monitor"`
 	AdminToken  string `json:"admin_token"`
@@ -169,10 +173,19 @@ func (m *machine) start(ctx context.Context, declared *registry.Snapshot) error 
 	if m.token, err = secret(filepath.Join(m.data, "admin-token"), "ADMIN_BEARER_TOKEN"); err != nil {
 		return err
 	}
-	m.engine, err = engine.New(ctx, engine.Options{
-		DatabaseURL: m.database, QueueDir: filepath.Join(m.data, "queue"), QueueBytes: int64(m.options.queueBytes), MinFree: minFree,
-		Collector: m.options.collector, Admin: m.options.admin, Monitor: m.options.monitor, AdminToken: m.token, Log: m.log,
+	return m.assemble(ctx)
+}
+
+// assemble makes the engine.
+func (m *machine) assemble(ctx context.Context) error {
+	spareMemory()
+	e, err := engine.New(ctx, engine.Options{
+		Roles: engine.Everything, Name: "up", DatabaseURL: m.database, QueueDir: filepath.Join(m.data, "queue"), QueueBytes: int64(m.options.queueBytes), MinFree: minFree,
+		Collector: m.options.collector, Admin: m.options.admin, MQTT: m.options.mqtt, Monitor: m.options.monitor, AdminToken: m.token, Log: m.log,
 	})
+	if err == nil {
+		m.engine.Store(e)
+	}
 	return err
 }
 
@@ -200,8 +213,11 @@ func (m *machine) prepare() (err error) {
 	}
 	// PostgreSQL's port may be held by a server that is about to be taken over.
 	for _, port := range []struct{ flag, address string }{
-		{"-collector", m.options.collector}, {"-admin", m.options.admin}, {"-nats-monitor", m.options.monitor},
+		{"-collector", m.options.collector}, {"-admin", m.options.admin}, {"-nats-monitor", m.options.monitor}, {"-mqtt", m.options.mqtt},
 	} {
+		if port.address == "" { // -mqtt alone may be
+			continue
+		}
 		l, failed := net.Listen("tcp", port.address)
 		if failed != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w; choose another address, port 0 picks a free one", port.flag, failed))
@@ -217,7 +233,7 @@ func (m *machine) prepare() (err error) {
 		return err
 	}
 	if m.options.queueBytes == 0 {
-		m.options.queueBytes = byteSize(max(min(10<<30, free/2), minQueue))
+		m.options.queueBytes = byteSize(queueSize(free))
 	}
 	if m.options.queueBytes < minQueue {
 		return fmt.Errorf("-queue-size: %d MiB are the least that the queue works with", minQueue>>20)
@@ -229,6 +245,15 @@ func (m *machine) prepare() (err error) {
 		return fmt.Errorf("no space: %d MiB are free in %s, at least %d MiB are needed", free>>20, m.data, 2*minFree>>20)
 	}
 	return nil
+}
+
+// queueSize is what the queue may hold where nobody said: 10 GiB, or a power of two of about half of the free space, so that
+// it is not another at each start.
+func queueSize(free int64) int64 {
+	if half := uint64(max(free, 0)) / 2; half < 10<<30 {
+		return max(int64(1)<<bits.Len64(half)>>1, minQueue)
+	}
+	return 10 << 30
 }
 
 // lockData makes this process the only one on a data directory.
@@ -319,7 +344,7 @@ func writeFile(path string, content []byte) error {
 		return err
 	}
 	_, err = f.Write(content)
-	err = errors.Join(err, f.Close())
+	err = errors.Join(err, f.Sync(), f.Close()) // a power cut leaves the old content or the new
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
@@ -330,11 +355,15 @@ func writeFile(path string, content []byte) error {
 }
 
 func (m *machine) ready() ready {
-	a := m.engine.Addresses()
-	return ready{
+	a := m.engine.Load().Addresses()
+	r := ready{
 		Collector: "http://" + a.Collector, Admin: "http://" + a.Admin, NATSMonitor: "http://" + a.Monitor,
 		DatabaseURL: m.database, AdminToken: m.token, Data: m.data, Pid: os.Getpid(),
 	}
+	if a.MQTT != "" {
+		r.MQTT = "mqtt://" + a.MQTT
+	}
+	return r
 }
 
 // readyFiles returns where to write what ready returns.
@@ -366,18 +395,22 @@ func (m *machine) announce(stdout io.Writer, asJSON bool) error {
 			return fmt.Errorf("announcing: %w", err)
 		}
 	}
+	mqtt := ""
+	if r.MQTT != "" {
+		mqtt = fmt.Sprintf("  MQTT        %s   (topics: nsready/ingest, nsready/ingest/ndjson)\n", r.MQTT)
+	}
 	m.say(`Ready.
   collector   %s/v1/ingest   (health: /v1/health, metrics: /metrics)
-  admin       %s   (token in %s)
+%s  admin       %s   (token in %s)
   database    psql "$(sed -n 's/.*"database_url": "\(.*\)",/\1/p' %s)"
   JetStream   %s/jsz?streams=1
-%sStop with Ctrl-C.`, r.Collector, r.Admin, filepath.Join(m.data, "admin-token"), quote(filepath.Join(m.data, "ready.json")), r.NATSMonitor, m.example(r.Collector))
+%sStop with Ctrl-C.`, r.Collector, mqtt, r.Admin, filepath.Join(m.data, "admin-token"), quote(filepath.Join(m.data, "ready.json")), r.NATSMonitor, m.example(r.Collector))
 	return nil
 }
 
 // example is a command that sends an event of the first device, ready to be pasted.
 func (m *machine) example(collector string) string {
-	for _, d := range m.engine.Snapshot().Devices {
+	for _, d := range m.engine.Load().Snapshot().Devices {
 		if d.Retired || len(d.Parameters) == 0 {
 			continue
 		}
@@ -392,12 +425,30 @@ func (m *machine) example(collector string) string {
 // run serves until ctx ends.
 func (m *machine) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.engine.Run(ctx) })
+	g.Go(func() error { return m.serve(ctx) })
 	g.Go(func() error { return m.supervise(ctx) })
 	if m.options.simulate {
 		g.Go(func() error { return m.simulate(ctx) })
 	}
 	return g.Wait()
+}
+
+// serve runs the engine until ctx ends. When it finds its queue replaced by another, or cut, it begins anew, which takes stock
+// of what is there.
+func (m *machine) serve(ctx context.Context) error {
+	for {
+		e := m.engine.Load()
+		a := e.Addresses()
+		err := e.Run(ctx)
+		if !errors.Is(err, engine.ErrQueueReplaced) || ctx.Err() != nil {
+			return err
+		}
+		m.log.Error("beginning anew", "err", err)
+		m.options.collector, m.options.admin, m.options.monitor, m.options.mqtt = a.Collector, a.Admin, a.Monitor, a.MQTT
+		if err := m.assemble(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // supervise starts PostgreSQL again when it ends by itself. Meanwhile events wait in the queue.
@@ -433,7 +484,7 @@ func (m *machine) supervise(ctx context.Context) error {
 func (m *machine) simulate(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return loadgen.Simulate(ctx, loadgen.SimulateOptions{Target: "http://" + m.engine.Addresses().Collector, Registry: m.engine.Snapshot,
+		return loadgen.Simulate(ctx, loadgen.SimulateOptions{Target: "http://" + m.engine.Load().Addresses().Collector, Registry: func() *registry.Snapshot { return m.engine.Load().Snapshot() },
 			Progress: func(_, refused int) {
 				if refused > 0 {
 					m.say("%d simulated events were refused: see error_logs", refused)
@@ -475,7 +526,7 @@ func (m *machine) show(ctx context.Context) error {
 		if err != nil {
 			continue
 		}
-		m.say("\n%s  %d events stored, %d in the queue", time.Now().Format(time.TimeOnly), events, m.engine.Depth())
+		m.say("\n%s  %d events stored, %d in the queue", time.Now().Format(time.TimeOnly), events, m.engine.Load().Depth())
 		for len(newest) > 0 {
 			device := newest[0].Device
 			line, n := "", 0
@@ -493,8 +544,8 @@ func (m *machine) show(ctx context.Context) error {
 
 // stop stops what start started.
 func (m *machine) stop() (err error) {
-	if m.engine != nil {
-		err = m.engine.Close()
+	if e := m.engine.Load(); e != nil {
+		err = e.Close()
 	}
 	if c := m.cluster.Load(); c != nil {
 		err = errors.Join(err, c.Stop(context.Background()))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -86,10 +87,31 @@ func (p *program) exit() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
+// awaitPostgres waits until the PostgreSQL of a killed `nsready up` is gone too, and writes no more.
+func awaitPostgres(t *testing.T, data string) {
+	text, err := os.ReadFile(filepath.Join(data, "postgres", "postmaster.pid"))
+	if err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.SplitN(string(text), "\n", 2)[0])
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	tick := time.Tick(10 * time.Millisecond)
+	for deadline := time.Now().Add(20 * time.Second); syscall.Kill(pid, 0) == nil; <-tick {
+		if time.Now().After(deadline) {
+			t.Errorf("PostgreSQL, pid %d, outlives its service", pid)
+			return
+		}
+	}
+}
+
 // up starts `nsready up` on free ports and waits until it is ready.
 func up(t *testing.T, data string, args ...string) (*program, ready) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ready.json")
+	t.Cleanup(func() { awaitPostgres(t, data) })
 	p := launch(t, append([]string{"up", "-config", "../../nsready.hcl", "-data", data, "-ready-file", file,
 		"-collector", "127.0.0.1:0", "-admin", "127.0.0.1:0", "-nats-monitor", "127.0.0.1:0"}, args...)...)
 	tick := time.NewTicker(10 * time.Millisecond)

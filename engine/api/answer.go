@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/julienschmidt/httprouter"
 
@@ -38,10 +40,12 @@ type problem struct {
 	Msg   string `json:"msg"`
 	Input string `json:"input,omitempty"`
 	Line  int    `json:"line,omitempty"`
+
+	Limit *ingest.Limit `json:"limit,omitempty"` // that the event would have exceeded
 }
 
 func problemOf(r *ingest.Rejection) problem {
-	return problem{Type: r.Code, Loc: append([]any{"body"}, location(r.Field)...), Msg: r.Message, Input: r.Input, Line: r.Line}
+	return problem{Type: r.Code, Loc: append([]any{"body"}, location(r.Field)...), Msg: r.Message, Input: r.Input, Line: r.Line, Limit: r.Limit}
 }
 
 // location splits a path such as metrics[2].value into "metrics", 2, "value".
@@ -71,7 +75,11 @@ func writeRejections(w http.ResponseWriter, result ingest.Result) {
 	for i := range result.Rejections {
 		list[i] = problemOf(&result.Rejections[i])
 	}
-	writeJSON(w, http.StatusUnprocessableEntity, struct {
+	status := http.StatusUnprocessableEntity
+	if result.Limited == result.Rejected { // all the same can be sent again
+		status = http.StatusTooManyRequests
+	}
+	writeJSON(w, status, struct {
 		Detail   []problem          `json:"detail"`
 		Accepted int                `json:"accepted"`
 		Rejected int                `json:"rejected"`
@@ -97,16 +105,16 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		switch refusal.code {
 		case "content_encoding_unsupported":
-			w.Header().Set("Accept-Encoding", "gzip")
-		case "body_too_large", "body_incomplete": // what is left of the body is not worth reading
+			w.Header().Set("Accept-Encoding", acceptedEncodings)
+		case "body_too_large", "body_incomplete", "body_timeout": // what is left of the body is not worth reading
 			w.Header().Set("Connection", "close")
 		}
 		writeJSON(w, refusal.status, detail{[]problem{{Type: refusal.code, Loc: []any{"body"}, Msg: refusal.message}}})
 	case errors.As(err, &rejection):
 		writeJSON(w, statusForCode(rejection.Code), detail{[]problem{problemOf(rejection)}})
 	case errors.As(err, &unavailable):
-		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(unavailable.RetryAfter.Seconds()))))
-		writeJSON(w, http.StatusServiceUnavailable, detail{[]problem{{Type: unavailable.Code, Loc: []any{"body"}, Msg: unavailableText(unavailable.Code)}}})
+		setRetryAfter(w, unavailable.RetryAfter)
+		writeJSON(w, http.StatusServiceUnavailable, detail{[]problem{{Type: unavailable.Code, Loc: []any{"body"}, Msg: unavailableText(unavailable)}}})
 	case r.Context().Err() != nil || errors.Is(err, context.Canceled): // nobody reads the answer
 		writeJSON(w, http.StatusServiceUnavailable, detail{"The request was given up."})
 	default:
@@ -114,13 +122,20 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
+// setRetryAfter names a time after which sending again has a prospect, in whole seconds, at least one (RFC 9110, 10.2.3).
+func setRetryAfter(w http.ResponseWriter, d time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))))
+}
+
 // unavailableText tells a sender why the queue takes nothing, without the inner error's text.
-func unavailableText(code string) string {
-	switch code {
+func unavailableText(u *telemetry.UnavailableError) string {
+	switch u.Code {
 	case "queue_full":
 		return "The queue is full: send again after the time in Retry-After."
 	case "disk_full":
 		return "The queue's disk is nearly full: send again after the time in Retry-After."
+	case ingest.CodeRateLimitedDevice, ingest.CodeRateLimitedCustomer: // the text is for senders
+		return u.Err.Error() + " A body with more events than may come at once never passes: send smaller ones."
 	case ingest.CodeRegistryDown:
 		return "The registry cannot be asked just now whether it knows the device or parameter: send again after the time in Retry-After."
 	default:
@@ -177,9 +192,14 @@ var statusOf = map[string]int{
 	ingest.CodeDuplicateKey:     http.StatusBadRequest,
 	ingest.CodeFieldCase:        http.StatusBadRequest,
 	ingest.CodeTooManyMembers:   http.StatusBadRequest,
+	ingest.CodeNumberTooLong:    http.StatusBadRequest,
 	ingest.CodeProtocolRequired: http.StatusBadRequest,
+	ingest.CodeProtobufInvalid:  http.StatusBadRequest,
 	ingest.CodeTooManyEvents:    http.StatusRequestEntityTooLarge,
 	ingest.CodeEventTooLarge:    http.StatusRequestEntityTooLarge,
+
+	ingest.CodeRateLimitedDevice:   http.StatusTooManyRequests,
+	ingest.CodeRateLimitedCustomer: http.StatusTooManyRequests,
 }
 
 func statusForCode(code string) int {

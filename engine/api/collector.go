@@ -7,13 +7,15 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/julienschmidt/httprouter"
@@ -26,11 +28,13 @@ import (
 const (
 	MaxEventBody = 512 << 10 // of one event
 	MaxBatchBody = 8 << 20   // of a batch, as sent and after decompression
-	maxHeld      = 64 << 20  // of all bodies that are being read or wait for the queue
 
 	firstRead = 4 << 10  // the least that a body counts for
 	aheadRead = 64 << 10 // the most that is set aside for a body before it has come
 	keptRead  = 1 << 20  // the most that is kept after it
+
+	maxURL     = 2 << 10
+	maxHeaders = 100 // lines, whose size the server limits
 )
 
 // Accepter takes bodies in; see ingest.Service.
@@ -40,14 +44,14 @@ type Accepter interface {
 
 // Collector serves devices. Its fields are set before Handler.
 type Collector struct {
-	Ingest  Accepter
+	Ingest  Accepter // nil: health and metrics alone
 	Health  func() Health
 	Ready   func() error // why the service is not ready, or nil
 	Metrics http.Handler
 	Latency prometheus.Observer // seconds from a request's first byte to its answer
 	Log     *slog.Logger
 
-	held   atomic.Int64
+	held   held
 	bodies sync.Pool
 }
 
@@ -59,7 +63,7 @@ type Health struct {
 	Queue      QueueHealth `json:"queue"`
 
 	Status     string   `json:"status"`     // of the queue's depth against its thresholds: normal, warning, critical
-	Durability string   `json:"durability"` // fsync
+	Durability string   `json:"durability"` // what an acknowledgement means: fsync, replicated or unsynced
 	Storage    string   `json:"storage"`    // native-partitions or timescaledb
 	Problems   []string `json:"problems,omitempty"`
 }
@@ -84,9 +88,12 @@ func (c *Collector) Handler() http.Handler {
 	r.GET("/readyz", c.ready)
 	r.Handler(http.MethodGet, "/metrics", c.Metrics)
 	hot := newRouter(c.Log)
-	hot.POST("/v1/ingest", c.ingest)
+	if c.Ingest != nil {
+		hot.POST(HotPath, c.ingest)
+		c.handlePoints(hot)
+	}
 	hot.NotFound, hot.HandleMethodNotAllowed = secure(r), true
-	return hot
+	return checkHead(hot)
 }
 
 type status struct {
@@ -110,19 +117,9 @@ func (c *Collector) ready(w http.ResponseWriter, _ *http.Request, _ httprouter.P
 
 // ingest answers 200 when what it accepted is on disk.
 func (c *Collector) ingest(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
-	start := time.Now()
-	b, _ := c.bodies.Get().(*body)
-	if b == nil {
-		b = &body{}
-	}
-	defer func() { // a buffer that one large body needed is not kept for the small ones
-		if cap(b.data) <= keptRead && cap(b.compressed) <= keptRead {
-			c.bodies.Put(b)
-		}
-		c.Latency.Observe(time.Since(start).Seconds())
-	}()
-	format, err := b.read(r, &c.held)
-	defer b.release(&c.held)
+	b := c.takeBody(r)
+	defer c.putBody(b)
+	format, err := b.read(r)
 	if err != nil {
 		writeError(w, r, err)
 		return
@@ -133,17 +130,70 @@ func (c *Collector) ingest(w http.ResponseWriter, r *http.Request, _ httprouter.
 		writeError(w, r, err)
 		return
 	}
+	if result.Limited > 0 {
+		setRetryAfter(w, result.RetryAfter)
+	}
 	if result.Accepted == 0 {
 		writeRejections(w, result)
 		return
 	}
-	writeQueued(w, result)
+	b.answer = writeQueued(w, result, b.answer[:0])
 }
 
-// writeQueued answers that events are queued. The single event's answer is on the hot path and written by hand.
-func writeQueued(w http.ResponseWriter, result ingest.Result) {
-	var buffer [256]byte
-	out := append(buffer[:0], `{"status":"queued","trace_id":"`...)
+// checkHead refuses requests for what stands in their head.
+func checkHead(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var refusal *httpError
+		lines := 0
+		for _, values := range r.Header {
+			lines += len(values)
+		}
+		switch {
+		case r.ProtoMajor != 1: // the preface of HTTP/2 without TLS, which net/http lets through
+			refusal = &httpError{http.StatusHTTPVersionNotSupported, "http_version_unsupported", "This address speaks HTTP/1.1.", 0}
+		case len(r.RequestURI) > maxURL:
+			refusal = &httpError{http.StatusRequestURITooLong, "url_too_long", fmt.Sprintf("The URL is longer than %d bytes.", maxURL), 0}
+		case lines > maxHeaders:
+			refusal = &httpError{http.StatusRequestHeaderFieldsTooLarge, "too_many_headers", fmt.Sprintf("The request has more than %d headers.", maxHeaders), 0}
+		}
+		// net/http does not say whether a chunked request had a Content-Length too. Nothing behind such a one may be taken for
+		// a request (RFC 9112, 6.1).
+		if refusal != nil || len(r.TransferEncoding) > 0 {
+			w.Header()["Connection"] = connectionClose
+		}
+		if refusal != nil {
+			writeError(w, r, refusal)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+var connectionClose = []string{"close"}
+
+// takeBody returns memory for the body of a request, from which on its time counts.
+func (c *Collector) takeBody(r *http.Request) *body {
+	b, ok := c.bodies.Get().(*body)
+	if !ok {
+		b = &body{}
+	}
+	b.start, b.held = time.Now(), c.held.begin(r)
+	return b
+}
+
+// putBody takes a body back when its request is answered. A buffer that one large body needed is not kept for the small ones.
+func (c *Collector) putBody(b *body) {
+	b.held.release()
+	c.Latency.Observe(time.Since(b.start).Seconds())
+	if cap(b.data) <= keptRead && cap(b.compressed) <= keptRead {
+		c.bodies.Put(b)
+	}
+}
+
+// writeQueued answers that events are queued, in out's memory. The single event's answer is on the hot path and written by
+// hand.
+func writeQueued(w http.ResponseWriter, result ingest.Result, out []byte) []byte {
+	out = append(out, `{"status":"queued","trace_id":"`...)
 	out = appendUUID(out)
 	if !result.Batch {
 		out = append(out, `"}`...)
@@ -165,6 +215,7 @@ func writeQueued(w http.ResponseWriter, result ingest.Result) {
 	}
 	w.Header()["Content-Type"] = contentJSON
 	w.Write(out)
+	return out
 }
 
 var contentJSON = []string{"application/json"}
@@ -190,66 +241,50 @@ func appendUUID(b []byte) []byte {
 type body struct {
 	data       []byte
 	compressed []byte
-	held       int64
+	answer     []byte
+	start      time.Time
+	held       share
 }
 
-// hold counts n bytes against what the collector may hold in all.
-func (b *body) hold(held *atomic.Int64, n int64) error {
-	b.held += n
-	if held.Add(n) > maxHeld {
-		return &httpError{http.StatusTooManyRequests, "too_many_requests", "The collector holds too many bodies that wait: send again after the time in Retry-After.", 1}
-	}
-	return nil
-}
-
-// cover sees to it that at least n bytes are counted.
-func (b *body) cover(held *atomic.Int64, n int64) error {
-	if n <= b.held {
-		return nil
-	}
-	return b.hold(held, n-b.held)
-}
-
-func (b *body) release(held *atomic.Int64) {
-	held.Add(-b.held)
-	b.held = 0
-}
-
-// read reads and decompresses the body of a request within its limits.
-func (b *body) read(r *http.Request, held *atomic.Int64) (ingest.Format, error) {
+// read reads and decompresses the body of a request to ingest within its limits.
+func (b *body) read(r *http.Request) (ingest.Format, error) {
 	format, err := contentFormat(r.Header)
 	if err != nil {
 		return 0, err
 	}
-	compression, err := contentEncoding(r.Header)
+	expand, err := contentEncoding(r.Header)
 	if err != nil {
 		return 0, err
 	}
-	size := r.ContentLength
-	if size > MaxBatchBody {
-		return 0, tooLarge(MaxBatchBody)
-	}
-	if err := b.hold(held, min(max(size, firstRead), aheadRead)); err != nil {
+	if err := b.load(r, expand); err != nil {
 		return 0, err
-	}
-	target := &b.data
-	if compression != "" {
-		target = &b.compressed
-	}
-	cover := func(n int64) error { return b.cover(held, n) }
-	if *target, err = readAll(*target, r.Body, max(size, 0), MaxBatchBody, cover); err != nil {
-		return 0, err
-	}
-	if compression != "" {
-		compressed := int64(cap(b.compressed))
-		if b.data, err = gunzip(b.data, b.compressed, func(n int64) error { return cover(compressed + n) }); err != nil {
-			return 0, err
-		}
 	}
 	if format == ingest.JSON && len(b.data) > MaxEventBody && firstByte(b.data) != '[' {
 		return 0, tooLarge(MaxEventBody)
 	}
 	return format, nil
+}
+
+// load reads the body of a request within its limits, and decompresses it with expand, which is nil for none.
+func (b *body) load(r *http.Request, expand decompress) (err error) {
+	size := r.ContentLength
+	if size > MaxBatchBody {
+		return tooLarge(MaxBatchBody)
+	}
+	if err := b.held.add(min(max(size, firstRead), aheadRead)); err != nil {
+		return err
+	}
+	target := &b.data
+	if expand != nil {
+		target = &b.compressed
+	}
+	cover := b.held.cover
+	if *target, err = readAll(*target, r.Body, max(size, 0), MaxBatchBody, cover); err != nil || expand == nil {
+		return err
+	}
+	compressed := int64(cap(b.compressed))
+	b.data, err = expand(b.data, b.compressed, func(n int64) error { return cover(compressed + n) })
+	return err
 }
 
 func firstByte(b []byte) byte {
@@ -279,6 +314,9 @@ func readAll(b []byte, r io.Reader, size, limit int64, cover func(n int64) error
 		}
 		if err == io.EOF {
 			return b, nil
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return b, &httpError{http.StatusRequestTimeout, "body_timeout", "The body did not come in time: send it at once.", 0}
 		}
 		if err != nil {
 			return b, readError()

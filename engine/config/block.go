@@ -41,6 +41,7 @@ type block struct {
 // schemas say what each block may contain, by its type.
 var schemas = map[string]*hcl.BodySchema{
 	"retention": retentionSchema,
+	"limits":    limitsSchema,
 	"platform":  platformSchema,
 	"template":  templateSchema,
 	"parameter": parameterSchema,
@@ -49,6 +50,12 @@ var schemas = map[string]*hcl.BodySchema{
 	"project":   projectSchema,
 	"site":      siteSchema,
 	"device":    deviceSchema,
+
+	// These mean something else inside than outside.
+	"limits in customer": customerLimitsSchema,
+	"limits in device":   rateSchema,
+	"device in limits":   rateSchema,
+	"customer in limits": rateSchema,
 }
 
 func attributes(required string, optional ...string) []hcl.AttributeSchema {
@@ -70,13 +77,17 @@ func labelled(types ...string) []hcl.BlockHeaderSchema {
 	return list
 }
 
-// block checks the structure of a block and of those inside it.
-func (l *loader) block(b *hcl.Block) *block {
+// block checks the structure of a block and of those inside it. outer is the type of the block around it, "" for none.
+func (l *loader) block(b *hcl.Block, outer string) *block {
 	out := &block{kind: b.Type, rng: b.DefRange}
 	if len(b.Labels) > 0 {
 		out.label, out.name = norm.NFC.String(b.Labels[0]), b.LabelRanges[0]
 	}
-	content, diags := b.Body.Content(schemas[b.Type])
+	schema := schemas[b.Type+" in "+outer]
+	if schema == nil {
+		schema = schemas[b.Type]
+	}
+	content, diags := b.Body.Content(schema)
 	for _, d := range diags {
 		if d.Context == nil {
 			d.Context = &out.rng
@@ -85,7 +96,7 @@ func (l *loader) block(b *hcl.Block) *block {
 	l.contentDiags(diags)
 	out.attrs = content.Attributes
 	for _, inner := range content.Blocks {
-		out.blocks = append(out.blocks, l.block(inner))
+		out.blocks = append(out.blocks, l.block(inner, b.Type))
 	}
 	return out
 }

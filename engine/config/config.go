@@ -3,7 +3,7 @@
 // A declaration is one file, or a directory of *.hcl files that count as one. The label of a block is the name of what
 // it declares, and nesting says what belongs to what:
 //
-//	retention { … }            platform "queue_depth" { … }       locals { … }
+//	retention { … }   limits { … }   platform "queue_depth" { … }   locals { … }
 //	template "energy_meter" {  parameter "voltage" { … threshold "high" { … } } }
 //	customer "Acme Mills" {
 //	  project "energy" {

@@ -409,6 +409,8 @@ func TestDetails(t *testing.T) {
 		"unknown-block.hcl":            `Did you mean "customer"?`,
 		"unknown-attribute.hcl":        `Did you mean "max"?`,
 		"unknown-attribute-device.hcl": `Did you mean "external_id"?`,
+		"limits-unknown-attribute.hcl": `Did you mean "connections"?`,
+		"limits-unknown-block.hcl":     `Did you mean "device"?`,
 		"template-unknown.hcl":         `Did you mean "energy_meter"?`,
 		"parameter-unknown.hcl":        `Did you mean "voltage"?`,
 		"parent-unknown.hcl":           `Did you mean "Acme Group"?`,

@@ -13,7 +13,7 @@ import (
 
 var customerSchema = &hcl.BodySchema{
 	Attributes: attributes("", "for_each", "name", "parent", "metadata"),
-	Blocks:     labelled("project"),
+	Blocks:     append(labelled("project"), hcl.BlockHeaderSchema{Type: "limits"}),
 }
 
 type customer struct {
@@ -37,7 +37,11 @@ func (l *loader) customer(b *block, in *each) {
 		return
 	}
 	l.customers[name] = c
+	c.Rate, c.DeviceRate = f.customerLimits()
 	for _, b := range b.blocks {
+		if b.kind != "project" {
+			continue
+		}
 		for in := range l.instances(b, in) {
 			l.project(b, in, c.Addr)
 		}
@@ -144,6 +148,7 @@ func (l *loader) site(b *block, in *each, p *project) {
 
 var deviceSchema = &hcl.BodySchema{
 	Attributes: attributes("type", "for_each", "name", "external_id", "status", "interval", "template", "parameters"),
+	Blocks:     []hcl.BlockHeaderSchema{{Type: "limits"}},
 }
 
 // device is a device whose template and parameters are yet to be resolved.
@@ -168,6 +173,9 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 		State:      f.word("status", "active"),
 		Interval:   f.duration("interval", time.Millisecond),
 	}}
+	if limits, ok := f.inner("limits"); ok {
+		d.Rate = limits.rate()
+	}
 	d.parameters = f.references("parameters")
 	if !l.declare(d.Device, f.origin()) {
 		return

@@ -96,7 +96,7 @@ func (l *loader) add(filename string, src []byte) {
 }
 
 var fileSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
-	{Type: "locals"}, {Type: "retention"}, {Type: "platform", LabelNames: []string{"name"}},
+	{Type: "locals"}, {Type: "retention"}, {Type: "limits"}, {Type: "platform", LabelNames: []string{"name"}},
 	{Type: "template", LabelNames: []string{"name"}}, {Type: "customer", LabelNames: []string{"name"}},
 }}
 
@@ -105,7 +105,7 @@ func (l *loader) addBody(body hcl.Body) {
 	l.contentDiags(diags)
 	for _, b := range content.Blocks {
 		if b.Type != "locals" {
-			l.blocks = append(l.blocks, l.block(b))
+			l.blocks = append(l.blocks, l.block(b, ""))
 			continue
 		}
 		attrs, diags := b.Body.JustAttributes()
@@ -152,6 +152,8 @@ func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 		switch b.kind {
 		case "retention":
 			l.retention(b)
+		case "limits":
+			l.limits(b)
 		case "platform":
 			l.platform(b)
 		case "template":
@@ -181,7 +183,7 @@ func (l *loader) nothingDeclared() *hcl.Diagnostic {
 	d := &hcl.Diagnostic{
 		Severity: hcl.DiagError,
 		Summary:  "Nothing declared",
-		Detail:   "The declaration has no customer, retention or platform block. Begin with: customer \"NAME\" { … }",
+		Detail:   "The declaration has no customer, retention, limits or platform block. Begin with: customer \"NAME\" { … }",
 	}
 	if names := sortedKeys(l.sources.Files); len(names) > 0 {
 		d.Subject = &hcl.Range{Filename: names[0], Start: hcl.InitialPos, End: hcl.InitialPos}

@@ -17,24 +17,34 @@ import (
 	"github.com/nsready/nsready/engine/telemetry"
 )
 
-// Queue takes blocks for its partitions. The function that Append returns waits until the block is on disk.
+// Queue takes blocks for its partitions, lane by lane. Append copies the block; the function that it returns waits until
+// that is on disk.
 type Queue interface {
 	Append(partition int, b telemetry.Block) (wait func(context.Context) error, err error)
 }
 
-// Registry is what there is, and a look past it: Refresh asks the database for devices and parameters that the snapshot
-// does not have, and reports whether the snapshot is a newer one now.
+// Registry is what there is, and a look past it: when Refresh returns without error, the snapshot has all that was
+// committed before the call.
 type Registry interface {
 	Snapshot() *registry.Snapshot
-	Refresh(ctx context.Context, devices []uuid.UUID, parameters []string) (bool, error)
+	Refresh(ctx context.Context) error
 }
 
 // Format is the form of a body.
 type Format int
 
 const (
-	JSON   Format = iota // one event, or an array of events
-	NDJSON               // one event a line
+	JSON       Format = iota // one event, or an array of events
+	NDJSON                   // one event a line
+	Prometheus               // remote write 1.0, a WriteRequest in protobuf without its compression
+
+	// Line protocol, by the precision of its timestamps; see InfluxPrecision.
+	InfluxNanoseconds
+	InfluxMicroseconds
+	InfluxMilliseconds
+	InfluxSeconds
+	InfluxMinutes
+	InfluxHours
 )
 
 // Limits on a body.
@@ -43,9 +53,9 @@ const (
 	maxFuture   = 5 * time.Minute
 	maxAge      = 366 * 24 * time.Hour // where no retention is declared
 	maxRecord   = 256 << 10            // of one event in the queue
-	blockSize   = 512 << 10            // of a block in its frame
+	blockSize   = 512 << 10            // of a block in its frame, unless it is one event
+	lateSize    = 64 << 10             // in the backfill lane
 	maxReported = 100                  // rejections in a Result
-	maxUnknown  = 1000                 // ids in one look past the snapshot
 )
 
 // Codes of a Rejection of a whole body, and of events that do not fit the registry.
@@ -71,11 +81,13 @@ const (
 type Service struct {
 	Registry   Registry
 	Queue      Queue
-	Partitions int
+	Partitions int                                  // of each lane
 	Reject     func(device uuid.UUID, r *Rejection) // told of every refused event; device is zero when it is not known
 
 	sets     setTable
+	next     sync.Mutex // held while a resolver is replaced
 	resolver atomic.Pointer[resolver]
+	looks    looks
 	scratch  sync.Pool
 }
 
@@ -84,7 +96,12 @@ type Result struct {
 	Batch      bool // the body was an array or NDJSON
 	Accepted   int
 	Rejected   int
-	Rejections []Rejection // the first 100
+	Untimed    int         // of the accepted: points without a time, which got that of their receipt
+	Partial    int         // of the accepted: points without some of their fields
+	Rejections []Rejection // the first 100, those of partial points among them
+
+	Limited    int           // events that were refused by a limit on events
+	RetryAfter time.Duration // until there is room for them; 0 when there are none
 }
 
 // scratch is the memory of one call of Accept.
@@ -94,12 +111,17 @@ type scratch struct {
 	event   telemetry.Event
 	record  []byte
 	quality []byte
-	owner   *resolver // of layout
-	layout  *layout   // of the event before
-	lines   bool      // the body is NDJSON
-	blocks  [][]telemetry.Block
+	owner   *resolver           // of layout
+	layout  *layout             // of the event before
+	lines   bool                // the body is NDJSON
+	whole   bool                // the body is queued as a whole, or not at all
+	point   pointScratch        // of a body of points
+	late    telemetry.Micros    // events before it take the backfill lane
+	blocks  [][]telemetry.Block // by lane and partition
 	waits   []func(context.Context) error
 	missed  []missed
+	now     ticks // when the body came
+	limited limited
 	result  Result
 }
 
@@ -108,34 +130,85 @@ type missed struct {
 	line      int
 	data      []byte
 	device    uuid.UUID
-	parameter string
 	rejection *Rejection
+
+	// Of a point:
+	sample int     // which of data's, in a series
+	fields *fields // that are to be asked for; nil when it is the device
 }
 
 // Accept decodes a body and queues the events that fit the registry. When it returns without error, all events counted as
 // accepted are on disk. A body that cannot be taken apart is a *Rejection; a queue that takes nothing is a
-// *telemetry.UnavailableError; after any error the sender may send the same again.
+// *telemetry.UnavailableError; after any error the sender may send the same again. Bodies of points get the latter also when
+// one of them can only be judged later: what sends them cannot send one again without the others.
 func (s *Service) Accept(ctx context.Context, format Format, body []byte) (Result, error) {
-	x, _ := s.scratch.Get().(*scratch)
-	if x == nil {
-		x = &scratch{blocks: make([][]telemetry.Block, s.Partitions)}
-	}
+	x := s.scratchpad()
 	defer s.release(x)
-	now := telemetry.MicrosOf(time.Now())
-	r := s.current()
+	if err := s.judge(ctx, format, body, x); err != nil {
+		return Result{}, err
+	}
+	return x.result, s.queue(ctx, x)
+}
+
+// Submit is the first half of Accept, for a transport that takes the next body before the last one is on disk, and whose
+// answer is for a body as a whole: when one of its events can only be judged later, none is queued. It returns when the
+// events are in their place in the queue's order; wait returns when all that are counted as accepted are on disk, with the
+// error that Accept would return. wait is nil after an error, and when no event was accepted.
+func (s *Service) Submit(ctx context.Context, format Format, body []byte) (_ Result, wait func(context.Context) error, err error) {
+	x := s.scratchpad()
+	defer s.release(x)
+	x.whole, x.limited.whole = true, true
+	if err := s.judge(ctx, format, body, x); err != nil {
+		return Result{}, nil, err
+	}
+	if err := s.append(x); err != nil { // of several blocks some may be queued: sent again, their events merge with themselves
+		return Result{}, nil, err
+	}
+	switch len(x.waits) {
+	case 0:
+		return x.result, nil, nil
+	case 1:
+		return x.result, x.waits[0], nil
+	}
+	waits := slices.Clone(x.waits)
+	return x.result, func(ctx context.Context) error { return waitAll(ctx, waits) }, nil
+}
+
+// Refuse reports a body that its transport refuses before it is decoded.
+func (s *Service) Refuse(code string, input []byte, message string) {
+	s.Reject(uuid.Nil, refuse(code, "", input, "%s", message))
+}
+
+func (s *Service) scratchpad() *scratch {
+	if x, ok := s.scratch.Get().(*scratch); ok {
+		return x
+	}
+	return &scratch{blocks: make([][]telemetry.Block, telemetry.Lanes*s.Partitions)}
+}
+
+// judge decodes a body, and makes the result and the blocks of the events that fit the registry.
+func (s *Service) judge(ctx context.Context, format Format, body []byte, x *scratch) error {
+	r, came := s.current(), time.Now()
+	now := telemetry.MicrosOf(came)
+	x.now = r.limits.at(came)
+	x.late = now - telemetry.Micros(telemetry.BackfillAge.Microseconds())
 	if err := s.each(format, body, x, func(line int, data []byte) (int, *Rejection) {
 		return s.one(r, now, line, data, x)
 	}); err != nil {
 		s.Reject(uuid.Nil, err)
-		return Result{}, err
+		return err
 	}
 	if len(x.missed) > 0 {
-		if err := s.lookAgain(ctx, now, x); err != nil {
-			return Result{}, err
+		if err := s.lookAgain(ctx, r, now, x); err != nil {
+			return err
 		}
 	}
+	if err := x.limited.postpone(); err != nil {
+		return err
+	}
+	x.result.RetryAfter = x.limited.retryAfter()
 	slices.SortStableFunc(x.result.Rejections, func(a, b Rejection) int { return a.Line - b.Line })
-	return x.result, s.queue(ctx, x)
+	return nil
 }
 
 func (s *Service) release(x *scratch) {
@@ -148,12 +221,16 @@ func (s *Service) release(x *scratch) {
 	}
 	clear(x.waits)
 	clear(x.missed)
-	x.waits, x.missed, x.result, x.lines = x.waits[:0], x.missed[:0], Result{}, false
+	x.waits, x.missed, x.limited, x.result, x.lines, x.whole = x.waits[:0], x.missed[:0], limited{}, Result{}, false, false
+	x.raw.Point, x.point.asked = nil, false
 	s.scratch.Put(x)
 }
 
 // each calls one for every event of a body. one returns how many bytes the event took, 0 when that cannot be told.
 func (s *Service) each(format Format, body []byte, x *scratch, one func(line int, data []byte) (int, *Rejection)) *Rejection {
+	if format >= Prometheus {
+		return eachPoint(format, body, x, one)
+	}
 	start := space(body, 0)
 	if start == len(body) {
 		return refuse(CodeEmpty, "", nil, "The body is empty: send an event.")
@@ -233,6 +310,9 @@ func eachElement(body []byte, i int, one func(line int, data []byte) (int, *Reje
 // one decodes an event, resolves it and adds its record to the blocks. A refused event is counted; it is also returned
 // when it cannot be told where it ends, or when it is the whole body.
 func (s *Service) one(r *resolver, now telemetry.Micros, line int, data []byte, x *scratch) (int, *Rejection) {
+	if x.raw.Point != nil {
+		return s.onePoint(r, now, line, data, x)
+	}
 	n, rejection := x.decoder.next(data, &x.raw)
 	if n == 0 && line == 0 {
 		return 0, rejection
@@ -245,10 +325,9 @@ func (s *Service) one(r *resolver, now telemetry.Micros, line int, data []byte, 
 	device := uuid.Nil
 	if rejection == nil {
 		device = x.raw.Device
-		var unknown string
-		if unknown, rejection = s.resolve(r, now, x); rejection != nil && (rejection.Code == CodeUnknownDevice || rejection.Code == CodeUnknownParameter) {
+		if rejection = s.resolve(r, now, x); rejection != nil && (rejection.Code == CodeUnknownDevice || rejection.Code == CodeUnknownParameter) {
 			rejection.Line = line
-			x.missed = append(x.missed, missed{line, data, device, unknown, rejection})
+			x.missed = append(x.missed, missed{line: line, data: data, device: device, rejection: rejection})
 			return n, nil
 		}
 	}
@@ -266,37 +345,43 @@ func (s *Service) one(r *resolver, now telemetry.Micros, line int, data []byte, 
 
 func (s *Service) refused(x *scratch, device uuid.UUID, r *Rejection) {
 	x.result.Rejected++
+	if r.Limit != nil {
+		x.result.Limited++
+	}
+	if r.Code == CodeRateLimitedCustomer { // it is no single device's
+		device = uuid.Nil
+	}
 	if len(x.result.Rejections) < maxReported {
 		x.result.Rejections = append(x.result.Rejections, *r)
 	}
 	s.Reject(device, r)
 }
 
-// lookAgain asks the registry for what the snapshot does not know, and judges the missed events for good.
-func (s *Service) lookAgain(ctx context.Context, now telemetry.Micros, x *scratch) error {
-	var devices []uuid.UUID
-	var parameters []string
-	for _, m := range x.missed[:min(len(x.missed), maxUnknown)] {
-		if m.rejection.Code == CodeUnknownDevice {
-			devices = append(devices, m.device)
-		} else {
-			parameters = append(parameters, m.parameter)
-		}
-	}
-	found, down := s.Registry.Refresh(ctx, devices, parameters)
-	if down != nil && x.result.Accepted == 0 {
+// lookAgain asks whether the registry is newer than before, and judges the missed events for good.
+func (s *Service) lookAgain(ctx context.Context, before *resolver, now telemetry.Micros, x *scratch) error {
+	down := s.looks.look(ctx, s.Registry.Refresh)
+	if down != nil && (x.whole || x.result.Accepted == 0) {
 		return &telemetry.UnavailableError{Code: CodeRegistryDown, RetryAfter: 2 * time.Second,
 			Err: fmt.Errorf("asking the registry for devices or parameters that are not known yet: %w", down)}
 	}
 	r := s.current()
+	for i := range x.missed {
+		if f := x.missed[i].fields; f != nil && down == nil && r == before {
+			f.asked.Store(true)
+		}
+	}
 	for _, m := range x.missed {
 		rejection := m.rejection
 		switch {
 		case down != nil: // its neighbours are not made to wait for the answer
 			rejection = refuse(CodeRegistryDown, rejection.Field, []byte(rejection.Input), "Not known yet, and the registry cannot be asked just now: send this event again.")
-		case found:
+		case m.fields != nil || r != before && x.raw.Point != nil:
+			if rejection = s.pointAgain(r, now, m, x); rejection == nil {
+				continue
+			}
+		case r != before:
 			if _, rejection = x.decoder.next(m.data, &x.raw); rejection == nil {
-				_, rejection = s.resolve(r, now, x)
+				rejection = s.resolve(r, now, x)
 			}
 		}
 		if rejection == nil {
@@ -311,14 +396,18 @@ func (s *Service) lookAgain(ctx context.Context, now telemetry.Micros, x *scratc
 
 // add appends the record at hand to the blocks of its device's partition.
 func (s *Service) add(x *scratch) {
-	p := telemetry.Partition(x.event.Device, len(x.blocks))
+	p, limit := telemetry.Partition(x.event.Device, s.Partitions), blockSize
+	if x.event.Time < x.late {
+		p += telemetry.Backfill * s.Partitions
+		limit = lateSize
+	}
 	list := x.blocks[p]
 	size := x.event.Set.Size()
 	at := 0 // the block that is filled is the last one in use
 	for at+1 < len(list) && list[at+1].Events > 0 {
 		at++
 	}
-	if len(list) == 0 || list[at].Size()+len(x.record)+size > blockSize {
+	if len(list) == 0 || list[at].Size()+len(x.record)+size > limit {
 		if at++; at >= len(list) {
 			list = append(list, telemetry.Block{})
 			at = len(list) - 1
@@ -340,7 +429,15 @@ func (s *Service) add(x *scratch) {
 
 // queue hands the blocks over and waits until all are on disk.
 func (s *Service) queue(ctx context.Context, x *scratch) error {
-	var failed error
+	failed := s.append(x)
+	if err := waitAll(ctx, x.waits); err != nil {
+		return err
+	}
+	return failed
+}
+
+// append hands the blocks over.
+func (s *Service) append(x *scratch) (failed error) {
 	for p, list := range x.blocks {
 		for _, b := range list {
 			if b.Events == 0 {
@@ -354,7 +451,11 @@ func (s *Service) queue(ctx context.Context, x *scratch) error {
 			x.waits = append(x.waits, wait)
 		}
 	}
-	for _, wait := range x.waits {
+	return failed
+}
+
+func waitAll(ctx context.Context, waits []func(context.Context) error) (failed error) {
+	for _, wait := range waits {
 		if err := wait(ctx); err != nil {
 			failed = err
 		}

@@ -22,23 +22,23 @@ func (nowhere) Append(int, telemetry.Block) (func(context.Context) error, error)
 
 type fixed struct{ snapshot *registry.Snapshot }
 
-func (f fixed) Snapshot() *registry.Snapshot { return f.snapshot }
-func (f fixed) Refresh(context.Context, []uuid.UUID, []string) (bool, error) {
-	return false, nil
-}
+func (f fixed) Snapshot() *registry.Snapshot  { return f.snapshot }
+func (f fixed) Refresh(context.Context) error { return nil }
+
+var unlimited = registry.Rate{PerSecond: registry.MaxPerSecond, Burst: registry.MaxBurst}
 
 // BenchmarkAccept measures the way of a body up to the queue: 1000 devices, 10 parameters.
 func BenchmarkAccept(b *testing.B) {
 	project := registry.NewAddress(registry.KindProject, "c", "p")
 	site := project.Child(registry.KindSite, "s")
-	objects := []registry.Object{&registry.Project{Addr: project}, &registry.Site{Addr: site}}
+	objects := []registry.Object{&registry.Customer{Addr: registry.NewAddress(registry.KindCustomer, "c"), Rate: unlimited, DeviceRate: unlimited}, &registry.Project{Addr: project}, &registry.Site{Addr: site}}
 	names := []string{"voltage", "current", "power", "frequency", "power_factor", "energy", "temperature", "humidity", "pressure", "flow"}
 	for _, n := range names {
 		objects = append(objects, &registry.Parameter{Addr: project.Child(registry.KindParameter, n), Type: registry.TypeFloat,
 			OnViolation: registry.Flag, Min: registry.BoundOf(0), Max: registry.BoundOf(1000)})
 	}
 	for i := range 1000 {
-		objects = append(objects, &registry.Device{Addr: site.Child(registry.KindDevice, fmt.Sprint(i))})
+		objects = append(objects, &registry.Device{Addr: site.Child(registry.KindDevice, fmt.Sprint(i)), Ref: int32(i + 1)})
 	}
 	snapshot := registry.Declare(objects)
 	event := func(i, metrics int) []byte {

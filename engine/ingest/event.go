@@ -69,6 +69,8 @@ type rawEvent struct {
 	Protocol []byte
 	EventID  []byte // nil when absent, null or empty
 	Metrics  []rawMetric
+
+	Point *rawPoint // of a protocol that knows neither projects nor parameter keys; nil for others
 }
 
 // rawMetric is one value of a rawEvent.
@@ -81,11 +83,13 @@ type rawMetric struct {
 
 // Rejection says why an event, or a whole body, is refused.
 type Rejection struct {
-	Line    int    `json:"line,omitempty"`  // line or element of a batch, from 1; 0 for a single event
-	Code    string `json:"code"`            // one of the Code constants; stable
-	Field   string `json:"field,omitempty"` // such as metrics[2].value; empty for the event itself
-	Message string `json:"message"`         // one sentence: what is wrong and what is expected
-	Input   string `json:"input,omitempty"` // the offending scalar, at most 64 characters, control characters escaped
+	Line    int    `json:"line,omitempty"`   // line or element of a batch, from 1; 0 for a single event
+	Code    string `json:"code"`             // one of the Code constants; stable
+	Field   string `json:"field,omitempty"`  // such as metrics[2].value; empty for the event itself
+	Message string `json:"message"`          // one sentence: what is wrong and what is expected
+	Input   string `json:"input,omitempty"`  // the offending scalar, at most 64 characters, control characters escaped
+	Fields  int    `json:"fields,omitempty"` // not 0: the event is accepted without so many of its fields
+	Limit   *Limit `json:"limit,omitempty"`  // that the event would have exceeded; nil when it is refused for another reason
 }
 
 func (r *Rejection) Error() string {

@@ -16,9 +16,12 @@ import (
 type resolver struct {
 	snapshot *registry.Snapshot
 	oldest   time.Duration // age of the oldest event to accept
+	limits   *limits
 
 	mu      sync.RWMutex
 	layouts map[string]*layout // by the keys joined
+	points  map[string]*fields // by project, measurement and the names of the fields joined
+	named   int                // bytes of points' keys
 }
 
 // layout is what is known of a list of parameter keys, in the order in which a device sends them.
@@ -35,43 +38,63 @@ const maxLayouts = 1 << 14
 
 // current returns the resolver of the newest snapshot.
 func (s *Service) current() *resolver {
-	snapshot := s.Registry.Snapshot()
 	r := s.resolver.Load()
-	if r != nil && r.snapshot == snapshot {
+	if r != nil && r.snapshot == s.Registry.Snapshot() {
 		return r
 	}
-	next := &resolver{snapshot: snapshot, oldest: maxAge, layouts: map[string]*layout{}}
+	s.next.Lock() // so that no two resolvers follow the same one: what the limits have let pass is handed on
+	defer s.next.Unlock()
+	snapshot := s.Registry.Snapshot()
+	if r = s.resolver.Load(); r != nil && r.snapshot == snapshot {
+		return r
+	}
+	var before *limits
+	if r != nil {
+		before = r.limits
+	}
+	next := &resolver{snapshot: snapshot, oldest: maxAge, limits: newLimits(before, snapshot, time.Now()), layouts: map[string]*layout{}, points: map[string]*fields{}}
 	if snapshot.Retention != nil {
 		next.oldest = snapshot.Retention.Raw
 	}
-	s.resolver.CompareAndSwap(r, next)
+	s.resolver.Store(next)
 	return next
 }
 
-// resolve turns x.raw into x.event and x.record. For an unknown parameter it also returns its key.
-func (s *Service) resolve(r *resolver, now telemetry.Micros, x *scratch) (unknown string, rejection *Rejection) {
+// resolve turns x.raw into x.event and x.record.
+func (s *Service) resolve(r *resolver, now telemetry.Micros, x *scratch) *Rejection {
 	raw, e := &x.raw, &x.event
 	device := r.snapshot.Device(raw.Device)
+	if raw.Point != nil {
+		device = r.deviceOf(raw)
+	}
 	switch {
+	case device == nil && raw.Point != nil:
+		return raw.Point.unknown()
 	case device == nil:
-		return "", refuse(CodeUnknownDevice, "device_id", []byte(raw.Device.String()), "No such device is registered.")
+		return refuse(CodeUnknownDevice, "device_id", []byte(raw.Device.String()), "No such device is registered.")
 	case device.Retired:
-		return "", refuse(CodeDeviceRetired, "device_id", []byte(raw.Device.String()), "The device %s is retired.", device.Addr.Path)
-	case device.ProjectID != raw.Project:
-		return "", refuse(CodeProjectMismatch, "project_id", []byte(raw.Project.String()), "The device %s belongs to another project.", device.Addr.Path)
-	case device.SiteID != raw.Site:
-		return "", refuse(CodeSiteMismatch, "site_id", []byte(raw.Site.String()), "The device %s belongs to another site.", device.Addr.Path)
+		return refuse(CodeDeviceRetired, "device_id", []byte(raw.Device.String()), "The device %s is retired.", device.Addr.Path)
+	case device.ProjectID != raw.Project && raw.Point == nil:
+		return refuse(CodeProjectMismatch, "project_id", []byte(raw.Project.String()), "The device %s belongs to another project.", device.Addr.Path)
+	case device.SiteID != raw.Site && raw.Point == nil:
+		return refuse(CodeSiteMismatch, "site_id", []byte(raw.Site.String()), "The device %s belongs to another site.", device.Addr.Path)
 	case raw.Time > now+telemetry.Micros(maxFuture.Microseconds()):
-		return "", refuse(CodeInFuture, "source_timestamp", []byte(raw.Time.Time().Format(time.RFC3339Nano)),
+		return refuse(CodeInFuture, "source_timestamp", []byte(raw.Time.Time().Format(time.RFC3339Nano)),
 			"The time lies more than %s in the future: check the device's clock.", maxFuture)
 	case raw.Time < now-telemetry.Micros(r.oldest.Microseconds()):
-		return "", refuse(CodeTooOld, "source_timestamp", []byte(raw.Time.Time().Format(time.RFC3339Nano)),
+		return refuse(CodeTooOld, "source_timestamp", []byte(raw.Time.Time().Format(time.RFC3339Nano)),
 			"The time lies more than %d days back, where telemetry is not kept.", int(r.oldest.Hours()/24))
 	}
 	l := x.layout
-	if x.owner != r || !l.fits(raw.Metrics) {
-		if l, unknown, rejection = s.layout(r, raw.Metrics); rejection != nil {
-			return unknown, rejection
+	if raw.Point != nil {
+		var rejection *Rejection
+		if l, rejection = s.fit(r, device.ProjectID, x); rejection != nil {
+			return rejection
+		}
+	} else if x.owner != r || !l.fits(raw.Metrics) {
+		var rejection *Rejection
+		if l, rejection = s.layout(r, raw.Metrics); rejection != nil {
+			return rejection
 		}
 		x.layout, x.owner = l, r
 	}
@@ -79,13 +102,13 @@ func (s *Service) resolve(r *resolver, now telemetry.Micros, x *scratch) (unknow
 	e.Quality = slices.Grow(x.quality[:0], len(raw.Metrics))
 	x.quality = e.Quality
 	if rejection := l.fill(raw.Metrics, e); rejection != nil {
-		return "", rejection
+		return rejection
 	}
 	x.record = telemetry.AppendRecord(x.record[:0], e)
 	if len(x.record) > maxRecord {
-		return "", refuse(CodeEventTooLarge, "", nil, "The event takes %d bytes in the queue, %d is the limit.", len(x.record), maxRecord)
+		return refuse(CodeEventTooLarge, "", nil, "The event takes %d bytes in the queue, %d is the limit.", len(x.record), maxRecord)
 	}
-	return "", nil
+	return r.limits.take(device, x.now, &x.limited)
 }
 
 func (l *layout) fits(metrics []rawMetric) bool {
@@ -101,16 +124,16 @@ func (l *layout) fits(metrics []rawMetric) bool {
 }
 
 // layout finds or builds the layout of a list of metrics.
-func (s *Service) layout(r *resolver, metrics []rawMetric) (l *layout, unknown string, rejection *Rejection) {
+func (s *Service) layout(r *resolver, metrics []rawMetric) (*layout, *Rejection) {
 	var name []byte
 	for i := range metrics {
 		name = append(append(name, metrics[i].Key...), 0)
 	}
 	r.mu.RLock()
-	l = r.layouts[string(name)]
+	l := r.layouts[string(name)]
 	r.mu.RUnlock()
 	if l != nil {
-		return l, "", nil
+		return l, nil
 	}
 	l = &layout{}
 	for i := range metrics {
@@ -119,11 +142,11 @@ func (s *Service) layout(r *resolver, metrics []rawMetric) (l *layout, unknown s
 		p := r.snapshot.Parameter(key)
 		switch {
 		case p == nil:
-			return nil, key, refuse(CodeUnknownParameter, field, metrics[i].Key, "No such parameter is registered.")
+			return nil, refuse(CodeUnknownParameter, field, metrics[i].Key, "No such parameter is registered.")
 		case p.Retired:
-			return nil, "", refuse(CodeParameterRetired, field, metrics[i].Key, "The parameter is retired.")
+			return nil, refuse(CodeParameterRetired, field, metrics[i].Key, "The parameter is retired.")
 		case slices.Contains(l.keys, p.Key):
-			return nil, "", refuse(CodeDuplicateParameter, field, metrics[i].Key, "The event has this parameter twice.")
+			return nil, refuse(CodeDuplicateParameter, field, metrics[i].Key, "The event has this parameter twice.")
 		}
 		l.keys = append(l.keys, p.Key)
 		l.parameters = append(l.parameters, p)
@@ -145,7 +168,7 @@ func (s *Service) layout(r *resolver, metrics []rawMetric) (l *layout, unknown s
 		clear(r.layouts)
 	}
 	r.layouts[string(name)] = l
-	return l, "", nil
+	return l, nil
 }
 
 // fill sets the values, qualities and attributes of e, in the order of the parameter set. e.Quality must have room.

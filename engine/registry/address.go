@@ -20,12 +20,13 @@ const (
 	KindThreshold Kind = "threshold"
 	KindPlatform  Kind = "platform" // a threshold on the platform's own health
 	KindRetention Kind = "retention"
+	KindLimits    Kind = "limits"
 )
 
 // rank orders kinds so that parents come before what hangs off them.
 var rank = map[Kind]int{
-	KindPlatform: 0, KindRetention: 1, KindCustomer: 2, KindProject: 3,
-	KindSite: 4, KindParameter: 5, KindThreshold: 6, KindDevice: 7,
+	KindPlatform: 0, KindRetention: 1, KindLimits: 2, KindCustomer: 3, KindProject: 4,
+	KindSite: 5, KindParameter: 6, KindThreshold: 7, KindDevice: 8,
 }
 
 // Address names one object: its kind and the names from the customer down to it.

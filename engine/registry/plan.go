@@ -92,6 +92,7 @@ func Diff(current, desired *Snapshot) *Plan {
 	}
 	merge(&d, current.Platform, desired.Platform)
 	merge(&d, singleton(current.Retention), singleton(desired.Retention))
+	merge(&d, singleton(current.Limits), singleton(desired.Limits))
 	deletes, rest := len(d.deletes), len(d.plan.Changes)
 	merge(&d, current.Customers, desired.Customers)
 	parentsFirst(d.deletes[deletes:], current.Customers)
@@ -122,11 +123,11 @@ func parentsFirst(changes []Change, customers []*Customer) {
 	slices.SortStableFunc(changes, func(a, b Change) int { return cmp.Compare(depth(a), depth(b)) })
 }
 
-func singleton(r *Retention) []*Retention {
-	if r == nil {
+func singleton[T any](o *T) []*T {
+	if o == nil {
 		return nil
 	}
-	return []*Retention{r}
+	return []*T{o}
 }
 
 type differ struct {

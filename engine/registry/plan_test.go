@@ -14,7 +14,16 @@ func randomObjects(r *rand.Rand) []Object {
 	maybe := func() bool { return r.IntN(4) > 0 }
 	pick := func(values ...string) string { return values[r.IntN(len(values))] }
 	bound := func() Bound { return Bound{Set: true, Value: float64(r.IntN(3))} }
+	rate := func() Rate {
+		if !maybe() {
+			return Rate{}
+		}
+		return Rate{PerSecond: float64(1 + r.IntN(2)), Burst: int64(1 + r.IntN(2))}
+	}
 	var list []Object
+	if maybe() {
+		list = append(list, &Limits{Addr: LimitsAddress, Connections: int64(r.IntN(2)), Device: rate(), Customer: rate()})
+	}
 	if maybe() {
 		list = append(list, &Retention{Addr: RetentionAddress, Raw: time.Duration(1+r.IntN(2)) * 24 * time.Hour})
 	}
@@ -26,7 +35,7 @@ func randomObjects(r *rand.Rand) []Object {
 		if !maybe() {
 			continue
 		}
-		customer := &Customer{Addr: NewAddress(KindCustomer, name), Metadata: pick("", `{"a":1}`)}
+		customer := &Customer{Addr: NewAddress(KindCustomer, name), Metadata: pick("", `{"a":1}`), Rate: rate(), DeviceRate: rate()}
 		if i > 0 {
 			customer.Parent = pick("", names[0]) // a parent sorts after its child
 		}
@@ -50,7 +59,7 @@ func randomObjects(r *rand.Rand) []Object {
 			site := &Site{Addr: project.Addr.Child(KindSite, name), Location: pick("", `{"city":"Pune"}`)}
 			list = append(list, site)
 			for n := range r.IntN(4) {
-				d := &Device{Addr: site.Addr.Child(KindDevice, fmt.Sprintf("d%d", n)), Type: pick("meter", "sensor"), State: "active"}
+				d := &Device{Addr: site.Addr.Child(KindDevice, fmt.Sprintf("d%d", n)), Type: pick("meter", "sensor"), State: "active", Rate: rate()}
 				if maybe() {
 					d.ExternalID = d.Addr.Path
 				}

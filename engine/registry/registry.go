@@ -35,6 +35,9 @@ type Customer struct {
 	ID       uuid.UUID
 	Parent   string // name of another customer, "" for none
 	Metadata string // JSON object in canonical form, "" for none
+
+	Rate       Rate // of all its devices together; zero for that of Limits
+	DeviceRate Rate // of each of its devices; zero for that of Limits
 }
 
 // Project belongs to a customer.
@@ -64,6 +67,7 @@ type Device struct {
 	State      string // free text: active, inactive, maintenance; ingest does not look at it
 	Interval   time.Duration
 	Parameters []string // short names of the parameters it sends, sorted; nil when not declared
+	Rate       Rate     // zero for that of its customer, or of Limits
 
 	ProjectID, SiteID uuid.UUID
 }
@@ -154,13 +158,19 @@ func (p *Parameter) Address() Address { return p.Addr }
 func (t *Threshold) Address() Address { return t.Addr }
 func (p *Platform) Address() Address  { return p.Addr }
 func (r *Retention) Address() Address { return r.Addr }
+func (l *Limits) Address() Address    { return l.Addr }
 
 func (s Status) status() Status     { return s }
 func (p *Platform) status() Status  { return Status{Managed: true} }
 func (r *Retention) status() Status { return Status{Managed: true} }
+func (l *Limits) status() Status    { return Status{Managed: true} }
 
 func (c *Customer) Fields() []Field {
-	return []Field{{"parent", c.Parent}, {"metadata", c.Metadata}}
+	return []Field{
+		{"parent", c.Parent}, {"metadata", c.Metadata},
+		{"limits.events_per_second", c.Rate.perSecond()}, {"limits.burst", c.Rate.burst()},
+		{"limits.device.events_per_second", c.DeviceRate.perSecond()}, {"limits.device.burst", c.DeviceRate.burst()},
+	}
 }
 
 func (p *Project) Fields() []Field { return []Field{{"description", p.Description}} }
@@ -171,6 +181,7 @@ func (d *Device) Fields() []Field {
 	return []Field{
 		{"type", d.Type}, {"external_id", d.ExternalID}, {"status", d.State},
 		{"interval", formatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
+		{"limits.events_per_second", d.Rate.perSecond()}, {"limits.burst", d.Rate.burst()},
 	}
 }
 
@@ -197,13 +208,21 @@ func (r *Retention) Fields() []Field {
 	return []Field{{"raw", formatDuration(r.Raw)}, {"compress_after", formatDuration(r.CompressAfter)}}
 }
 
+func (l *Limits) Fields() []Field {
+	return []Field{
+		{"connections", formatCount(l.Connections)}, {"connections_per_address", formatCount(l.ConnectionsPerAddress)},
+		{"device.events_per_second", l.Device.perSecond()}, {"device.burst", l.Device.burst()},
+		{"customer.events_per_second", l.Customer.perSecond()}, {"customer.burst", l.Customer.burst()},
+	}
+}
+
 // same reports whether two objects at one address have the same attributes. It is the fast form of comparing Fields.
 func same(a, b Object) bool {
 	switch a := a.(type) {
 	case *Device:
 		b := b.(*Device)
 		return a.Type == b.Type && a.ExternalID == b.ExternalID && a.State == b.State && a.Interval == b.Interval &&
-			slices.Equal(a.Parameters, b.Parameters)
+			a.Rate == b.Rate && slices.Equal(a.Parameters, b.Parameters)
 	default:
 		return slices.Equal(a.Fields(), b.Fields())
 	}

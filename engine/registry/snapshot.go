@@ -25,6 +25,7 @@ type Snapshot struct {
 	Thresholds []*Threshold
 	Platform   []*Platform
 	Retention  *Retention // nil when none is declared
+	Limits     *Limits    // nil when none are declared
 
 	devices    map[uuid.UUID]*Device
 	external   map[string]*Device
@@ -60,6 +61,8 @@ func NewSnapshot(objects []Object) *Snapshot {
 			s.Platform = append(s.Platform, o)
 		case *Retention:
 			s.Retention = o
+		case *Limits:
+			s.Limits = o
 		}
 	}
 	sortByAddress(s.Customers)
@@ -99,7 +102,7 @@ func (s *Snapshot) Parameter(key string) *Parameter { return s.parameters[key] }
 
 // Objects calls yield for every object, parents before children.
 func (s *Snapshot) Objects(yield func(Object) bool) {
-	_ = each(s.Platform, yield) && (s.Retention == nil || yield(s.Retention)) && each(s.Customers, yield) &&
+	_ = each(s.Platform, yield) && (s.Retention == nil || yield(s.Retention)) && (s.Limits == nil || yield(s.Limits)) && each(s.Customers, yield) &&
 		each(s.Projects, yield) && each(s.Sites, yield) && each(s.Parameters, yield) &&
 		each(s.Thresholds, yield) && each(s.Devices, yield)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/nsready/nsready/engine/failpoint"
 	"github.com/nsready/nsready/engine/registry"
 )
 
@@ -106,9 +107,11 @@ func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait 
 		if err := execute(ctx, tx, plan); err != nil {
 			return err
 		}
+		failpoint.Hit("store.plan-executed")
 		if err := recordVersion(ctx, tx, plan, by, version); err != nil {
 			return err
 		}
+		failpoint.Hit("store.plan-recorded")
 		committing = true
 		return nil
 	})

@@ -56,13 +56,35 @@ var tables = []*table{
 		},
 	},
 	{
+		kind: registry.KindLimits, name: "limits", key: []string{"id"},
+		columns: []string{
+			"id boolean", "connections bigint", "connections_per_address bigint", "device_events_per_second double precision", "device_burst bigint",
+			"customer_events_per_second double precision", "customer_burst bigint",
+		},
+		row: func(c *copyBuffer, o registry.Object) error {
+			l := o.(*registry.Limits)
+			c.bool(true)
+			c.count(l.Connections)
+			c.count(l.ConnectionsPerAddress)
+			c.rate(l.Device)
+			c.rate(l.Customer)
+			return nil
+		},
+	},
+	{
 		kind: registry.KindCustomer, name: "customers", key: []string{"id"}, managed: true, retired: "retired_at = now()",
-		columns: []string{"id uuid", "name text", "metadata jsonb"}, extra: []string{"parent text"},
+		columns: []string{
+			"id uuid", "name text", "metadata jsonb", "events_per_second double precision", "burst bigint",
+			"device_events_per_second double precision", "device_burst bigint",
+		},
+		extra: []string{"parent text"},
 		row: func(c *copyBuffer, o registry.Object) error {
 			customer := o.(*registry.Customer)
 			c.uuid(customer.ID)
 			c.string(customer.Addr.Name())
 			c.object(customer.Metadata)
+			c.rate(customer.Rate)
+			c.rate(customer.DeviceRate)
 			c.text([]byte(customer.Parent))
 			return nil
 		},
@@ -141,7 +163,7 @@ var tables = []*table{
 		kind: registry.KindDevice, name: "devices", key: []string{"id"}, managed: true, retired: "retired_at = now(), external_id = NULL",
 		columns: []string{
 			"id uuid", "site_id uuid", "name text", "device_type text", "external_id text", "status text",
-			"reporting_interval_seconds double precision", "parameters text[]",
+			"reporting_interval_seconds double precision", "parameters text[]", "events_per_second double precision", "burst bigint",
 		},
 		row: func(c *copyBuffer, o registry.Object) error {
 			d := o.(*registry.Device)
@@ -153,6 +175,7 @@ var tables = []*table{
 			c.string(d.State)
 			c.seconds(d.Interval)
 			c.texts(d.Parameters)
+			c.rate(d.Rate)
 			return nil
 		},
 	},
@@ -311,7 +334,7 @@ func objectID(o registry.Object) string {
 		return o.ID.String()
 	case *registry.Threshold:
 		return o.ID.String()
-	case *registry.Retention:
+	case *registry.Retention, *registry.Limits:
 		return "true"
 	default:
 		return o.Address().Name()
@@ -371,6 +394,27 @@ func (c *copyBuffer) seconds(d time.Duration) {
 		return
 	}
 	c.float8(d.Seconds())
+}
+
+// count writes 0 as null.
+func (c *copyBuffer) count(n int64) {
+	if n == 0 {
+		c.null()
+		return
+	}
+	c.int32(8)
+	c.b = binary.BigEndian.AppendUint64(c.b, uint64(n))
+}
+
+// rate writes two columns, null for a rate that is not declared.
+func (c *copyBuffer) rate(r registry.Rate) {
+	if r == (registry.Rate{}) {
+		c.null()
+		c.null()
+		return
+	}
+	c.float8(r.PerSecond)
+	c.count(r.Burst)
 }
 
 // object writes a JSON object, {} for "".

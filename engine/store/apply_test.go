@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store/storetest"
 )
@@ -34,6 +32,9 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 	span := func() time.Duration {
 		return []time.Duration{0, time.Nanosecond, 1500 * time.Millisecond, time.Hour, 400 * 24 * time.Hour}[r.IntN(5)]
 	}
+	rate := func() registry.Rate {
+		return []registry.Rate{{}, {PerSecond: 0.1, Burst: 1}, {PerSecond: 1e9, Burst: 1e9}}[r.IntN(3)]
+	}
 	object := func() string {
 		return pick("", `{"city":"Köln","zip":["5",6,7.25]}`, `{"a":{"b":null,"c":"<\u2028>"},"z":1}`, `{"text":"\\u0000"}`)
 	}
@@ -49,7 +50,7 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 		if i > 0 && maybe() {
 			parent = customers[i-1]
 		}
-		add(&registry.Customer{Addr: c, Parent: parent, Metadata: object()})
+		add(&registry.Customer{Addr: c, Parent: parent, Metadata: object(), Rate: rate(), DeviceRate: rate()})
 		for _, name := range []string{"mill", "mill-2"} {
 			if !maybe() {
 				continue
@@ -82,7 +83,7 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 				for n := range r.IntN(4) {
 					d := &registry.Device{
 						Addr: s.Child(registry.KindDevice, fmt.Sprint("press/", n)), Type: pick("meter", "sensor", ""),
-						State: pick("active", "inactive"), Interval: span(),
+						State: pick("active", "inactive"), Interval: span(), Rate: rate(),
 					}
 					if len(external) > 0 && maybe() {
 						d.ExternalID, external = external[0], external[1:]
@@ -99,6 +100,9 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 		if maybe() {
 			add(&registry.Platform{Addr: registry.NewAddress(registry.KindPlatform, metric), Warning: bound(), Critical: bound()})
 		}
+	}
+	if maybe() {
+		add(&registry.Limits{Addr: registry.LimitsAddress, Connections: int64(r.IntN(2)), ConnectionsPerAddress: int64(r.IntN(2)), Device: rate(), Customer: rate()})
 	}
 	if maybe() {
 		add(&registry.Retention{Addr: registry.RetentionAddress, Raw: time.Hour + span(), CompressAfter: span()})
@@ -163,7 +167,7 @@ func identities(s *registry.Snapshot) map[registry.Address]string {
 func TestApplyConverges(t *testing.T) {
 	s := migrated(t)
 	for seed := range uint64(10) {
-		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, registry_versions CASCADE`)
+		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, registry_versions CASCADE`)
 		r := rand.New(rand.NewPCG(seed, 1))
 		known := map[registry.Address]string{}
 		for step := range 6 {
@@ -186,14 +190,16 @@ func TestApplyConverges(t *testing.T) {
 			exec(t, s, `UPDATE parameter_templates SET metadata = '[1]', unit = NULL WHERE name = 'Voltage'`)
 			exec(t, s, `UPDATE sites SET location = '"somewhere"' WHERE name = 'north'`)
 			exec(t, s, `DELETE FROM thresholds WHERE severity = 'critical'`)
-			exec(t, s, `UPDATE customers SET parent_customer_id = NULL`)
+			exec(t, s, `UPDATE customers SET parent_customer_id = NULL, burst = 77, device_burst = NULL`)
+			exec(t, s, `UPDATE devices SET events_per_second = 'NaN' WHERE ref % 5 = 0`)
+			exec(t, s, `UPDATE limits SET connections = 77`)
 			reconcile(t, s, desired)
 		}
 	}
 }
 
 // desiredKinds are really deleted, and lose nothing by it.
-var desiredKinds = map[registry.Kind]bool{registry.KindPlatform: true, registry.KindRetention: true}
+var desiredKinds = map[registry.Kind]bool{registry.KindPlatform: true, registry.KindRetention: true, registry.KindLimits: true}
 
 const mill = `customer.acme project.acme/mill site.acme/mill/north parameter.acme/mill/voltage `
 
@@ -547,36 +553,5 @@ func TestApplyIsAtomic(t *testing.T) {
 	t.Logf("%d done, %d undone", done, undone)
 	if done == 0 || undone == 0 {
 		t.Errorf("%d done, %d undone: nothing was cut short, or everything", done, undone)
-	}
-}
-
-func TestHas(t *testing.T) {
-	s := migrated(t)
-	reconcile(t, s, estate(t, mill+"device.acme/mill/north/a device.acme/mill/north/b"))
-	after := reconcile(t, s, estate(t, mill+"device.acme/mill/north/a"))
-	ids := map[string]uuid.UUID{}
-	for _, d := range after.Devices {
-		ids[d.Addr.Name()] = d.ID
-	}
-	key := after.Parameters[0].Key
-	for _, test := range []struct {
-		name string
-		has  func() (bool, error)
-		want bool
-	}{
-		{"device", func() (bool, error) { return s.HasDevices(testContext(t), []uuid.UUID{uuid.New(), ids["a"]}) }, true},
-		{"retired device", func() (bool, error) { return s.HasDevices(testContext(t), []uuid.UUID{uuid.New(), ids["b"]}) }, false},
-		{"no device", func() (bool, error) { return s.HasDevices(testContext(t), nil) }, false},
-		{"parameter", func() (bool, error) { return s.HasParameters(testContext(t), []string{"x", key}) }, true},
-		{"unknown parameter", func() (bool, error) { return s.HasParameters(testContext(t), []string{"x"}) }, false},
-	} {
-		got, err := test.has()
-		if err != nil || got != test.want {
-			t.Errorf("%s: %v, %v; want %v", test.name, got, err, test.want)
-		}
-	}
-	reconcile(t, s, estate(t, "customer.acme"))
-	if got, err := s.HasParameters(testContext(t), []string{key}); err != nil || got {
-		t.Errorf("retired parameter: %v, %v; want false", got, err)
 	}
 }

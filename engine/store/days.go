@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/nsready/nsready/engine/failpoint"
 	"github.com/nsready/nsready/engine/telemetry"
 )
 
@@ -84,29 +85,35 @@ func (d *days) add(day int64) {
 }
 
 func makeDay(ctx context.Context, conn *pgx.Conn, day int64) error {
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockDays); err != nil {
-			return err
-		}
-		table := dayTable(day)
-		var attached bool
-		err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1))", table).Scan(&attached)
-		if err != nil || attached {
-			return err
-		}
-		const form = "2006-01-02 15:04:05Z07:00"
-		_, err = tx.Exec(ctx, fmt.Sprintf(`CREATE TABLE IF NOT EXISTS %s (LIKE telemetry INCLUDING ALL);
-			ALTER TABLE telemetry ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')`,
-			table, table, dayStart(day).Format(form), dayStart(day+1).Format(form)))
-		return err
-	})
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return attachDay(ctx, tx, day) })
 }
 
-// Retain drops telemetry older than keep, by whole days, and error logs with it. It returns the names of what it dropped.
+func attachDay(ctx context.Context, tx pgx.Tx, day int64) error {
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockDays); err != nil {
+		return err
+	}
+	table := dayTable(day)
+	var attached bool
+	err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1))", table).Scan(&attached)
+	if err != nil || attached {
+		return err
+	}
+	const form = "2006-01-02 15:04:05Z07:00"
+	_, err = tx.Exec(ctx, fmt.Sprintf(`CREATE TABLE IF NOT EXISTS %s (LIKE telemetry INCLUDING ALL);
+		ALTER TABLE telemetry ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')`,
+		table, table, dayStart(day).Format(form), dayStart(day+1).Format(form)))
+	failpoint.Hit("store.day-made")
+	return err
+}
+
+// Retain drops telemetry older than keep, by whole days, and error logs and the ledger with it. It returns the names of what it dropped.
 func (s *Store) Retain(ctx context.Context, keep time.Duration) (dropped []string, err error) {
 	cutoff := time.Now().UTC().Add(-keep)
 	if _, err := s.pool.Exec(ctx, "DELETE FROM error_logs WHERE time < $1", cutoff); err != nil {
 		return nil, fmt.Errorf("dropping old error logs: %w", err)
+	}
+	if _, err := s.pool.Exec(ctx, "DELETE FROM ledger WHERE hour < $1", cutoff); err != nil {
+		return nil, fmt.Errorf("dropping the old ledger: %w", err)
 	}
 	if s.days.hypertable {
 		rows, err := s.pool.Query(ctx, "SELECT drop_chunks('telemetry', older_than => $1::timestamptz)::text", cutoff)

@@ -1,12 +1,17 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/nsready/nsready/engine/telemetry"
 )
@@ -23,6 +28,19 @@ type merged struct {
 	event telemetry.Event
 	set   int32
 	was   []int32 // sets that the row had before
+
+	found   bool // in the database
+	written bool // by the database, which leaves rows alone that stay the same
+	events  int  // of the batch that go into it
+	changes int  // of them that seemed to change it
+}
+
+// step is an event on its way into a row.
+type step struct {
+	event   *telemetry.Event
+	row     *merged
+	first   bool // of its row's events in the batch
+	changed bool // the row, as far as can be told before it is written
 }
 
 // merge stores events whose row may exist: per device and time the values are merged by parameter, the last one wins.
@@ -33,40 +51,127 @@ func (c *Claim) merge(ctx context.Context, events []*telemetry.Event) error {
 		return err
 	}
 	var order []*merged
-	seen := map[rowKey]bool{}
-	for _, e := range events {
+	steps := make([]step, len(events))
+	for i, e := range events {
 		d := c.devices[e.Device]
-		d.high = max(d.high, e.Time)
+		c.raise(d, e.Time)
 		key := rowKey{d.ref, e.Time}
 		row := rows[key]
 		if row == nil {
 			row = &merged{key: key, event: *e, set: c.sets[e.Set]}
 			rows[key] = row
-		} else if err := c.overlay(ctx, row, e); err != nil {
-			return err
+			steps[i].changed = true
+		} else {
+			before, set := row.event, row.set
+			if err := c.overlay(ctx, row, e); err != nil {
+				return err
+			}
+			steps[i].changed = set != row.set || !same(&before, &row.event)
 		}
-		if !seen[key] {
-			seen[key] = true
+		steps[i].event, steps[i].row, steps[i].first = e, row, row.events == 0
+		if row.events++; row.events == 1 {
 			order = append(order, row)
 		}
+		if steps[i].changed {
+			row.changes++
+		}
+	}
+	if err := c.upsert(ctx, order, rows); err != nil {
+		return fmt.Errorf("merging %d rows into telemetry: %w", len(order), err)
+	}
+	if err := c.countMerged(steps); err != nil {
+		return err
+	}
+	return c.mergeLatest(ctx, order)
+}
+
+// upsert writes rows into telemetry, and marks those that the database inserted or changed. all finds rows by their keys.
+func (c *Claim) upsert(ctx context.Context, order []*merged, all map[rowKey]*merged) error {
+	const conflict = ` ON CONFLICT (device_ref, time) DO UPDATE
+		SET set_id = excluded.set_id, vals = excluded.vals, quality = excluded.quality, source = excluded.source,
+		    event_id = excluded.event_id, attributes = excluded.attributes
+		WHERE (t.set_id, t.vals, t.quality, t.source, t.event_id, t.attributes) IS DISTINCT FROM
+		      (excluded.set_id, excluded.vals, excluded.quality, excluded.source, excluded.event_id, excluded.attributes)`
+	if len(order) <= fewRows {
+		var b pgx.Batch
+		for _, row := range order {
+			e := &row.event
+			b.Queue("INSERT INTO telemetry AS t ("+telemetryColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"+conflict, e.Time.Time(), e.ReceivedAt.Time(),
+				row.key.ref, row.set, floats(e.Values), qualities(e.Quality), text(e.Source), text(e.EventID), text(e.Attributes)).
+				Exec(func(tag pgconn.CommandTag) error { row.written = tag.RowsAffected() == 1; return nil })
+		}
+		return c.conn.SendBatch(ctx, &b).Close()
 	}
 	c.stage.reset()
 	for _, row := range order {
 		c.stage.event(&row.event, row.key.ref, row.set)
 	}
-	if err := c.copy(ctx, "stage", telemetryColumns, &c.stage); err != nil {
+	staged, err := c.copy(ctx, "stage", telemetryColumns, &c.stage)
+	if err != nil {
 		return err
 	}
-	const upsert = `INSERT INTO telemetry AS t SELECT * FROM stage ORDER BY device_ref, time
-		ON CONFLICT (device_ref, time) DO UPDATE
-		SET set_id = excluded.set_id, vals = excluded.vals, quality = excluded.quality, source = excluded.source,
-		    event_id = excluded.event_id, attributes = excluded.attributes
-		WHERE (t.set_id, t.vals, t.quality, t.source, t.event_id, t.attributes) IS DISTINCT FROM
-		      (excluded.set_id, excluded.vals, excluded.quality, excluded.source, excluded.event_id, excluded.attributes)`
-	if err := c.exec(ctx, upsert+"; DELETE FROM stage"); err != nil {
-		return fmt.Errorf("merging %d rows into telemetry: %w", len(order), err)
+	if staged != int64(len(order)) {
+		return fmt.Errorf("%w: the database took %d of %d rows", ErrUnbalanced, staged, len(order))
 	}
-	return c.mergeLatest(ctx, order)
+	rows, err := c.conn.Query(ctx, "WITH gone AS (DELETE FROM stage RETURNING *) INSERT INTO telemetry AS t SELECT * FROM gone ORDER BY device_ref, time"+
+		conflict+" RETURNING device_ref, time")
+	if err != nil {
+		return err
+	}
+	var ref int32
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&ref, &at}, func() error {
+		row := all[rowKey{ref, telemetry.MicrosOf(at)}]
+		if row == nil || row.events == 0 {
+			return fmt.Errorf("%w: the database wrote a row that it was not given", ErrUnbalanced)
+		}
+		row.written = true
+		return nil
+	})
+	return err
+}
+
+// countMerged counts what became of each event: the first of a new row stored it, the others changed their row or found
+// it the same. Of a single event the database knows; of several for one row it knows whether they changed it together.
+func (c *Claim) countMerged(steps []step) error {
+	for i := range steps {
+		s := &steps[i]
+		row, e := s.row, s.event
+		row.events--
+		t := c.ledger.try(c.batch, c.devices[e.Device], e.ReceivedAt)
+		switch {
+		case !row.found && !row.written:
+			return fmt.Errorf("%w: the database neither had the row of device %s at %s nor took it", ErrUnbalanced, e.Device, e.Time.Time())
+		case !row.found && s.first:
+			t.Stored++
+		case row.found && !row.written && row.changes == 1: // what seemed a change is none for the database
+			t.Duplicate++
+		case s.changed, row.found && row.written && row.changes == 0 && row.events == 0:
+			t.Merged++
+		default:
+			t.Duplicate++
+		}
+	}
+	return nil
+}
+
+// same reports whether two contents of a row with one parameter set are the same.
+func same(a, b *telemetry.Event) bool {
+	for i, v := range a.Values {
+		if w := b.Values[i]; v != w && !(math.IsNaN(v) && math.IsNaN(w)) {
+			return false
+		}
+	}
+	return string(a.Source) == string(b.Source) && string(a.EventID) == string(b.EventID) && bytes.Equal(a.Quality, b.Quality) &&
+		(a.Quality == nil) == (b.Quality == nil) && sameJSON(a.Attributes, b.Attributes)
+}
+
+func sameJSON(a, b []byte) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	var x, y any
+	return len(a) > 0 && len(b) > 0 && json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
 }
 
 // mergeLatest moves telemetry_latest forward to rows. A row whose set grew leaves the entry of the set it had.
@@ -86,11 +191,11 @@ func (c *Claim) mergeLatest(ctx context.Context, rows []*merged) error {
 			}
 		}
 	}
-	c.stage.reset()
+	latest := make([]tableRow, 0, len(newest))
 	for _, row := range newest {
-		c.stage.latest(&row.event, row.key.ref, row.set)
+		latest = append(latest, tableRow{&row.event, row.key.ref, row.set})
 	}
-	if err := c.writeLatest(ctx); err != nil {
+	if err := c.writeLatest(ctx, latest); err != nil {
 		return err
 	}
 	if len(refs) == 0 {
@@ -134,7 +239,7 @@ func (c *Claim) existing(ctx context.Context, events []*telemetry.Event) (map[ro
 			return nil, fmt.Errorf("reading the rows to merge with: %w", err)
 		}
 		row.key.time = telemetry.MicrosOf(at)
-		row.was = []int32{row.set}
+		row.was, row.found = []int32{row.set}, true
 		row.event = telemetry.Event{Time: row.key.time, ReceivedAt: telemetry.MicrosOf(received), Attributes: attributesJSON}
 		if source != nil {
 			row.event.Source = []byte(*source)

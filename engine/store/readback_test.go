@@ -81,7 +81,7 @@ func TestStoredValues(t *testing.T) {
 			EventID: []byte("load-r_1-9999")})
 	}
 
-	claim, err := s.Claim(ctx, "test", 0)
+	claim, err := s.Claim(ctx, store.NewMember("test"), [telemetry.Lanes]store.Stream{{Epoch: "live"}, {Epoch: "backfill", Number: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestStoredValues(t *testing.T) {
 	if err := tx.Write(ctx, events); err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Commit(ctx, 1, uint64(len(events))); err != nil {
+	if _, err := tx.Commit(ctx, [telemetry.Lanes]telemetry.Offset{{Seq: 1, Events: uint64(len(events))}}, 0); err != nil {
 		t.Fatal(err)
 	}
 

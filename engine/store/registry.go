@@ -37,7 +37,7 @@ func (s *Store) LoadRegistry(ctx context.Context) (*registry.Snapshot, error) {
 		}{
 			{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
 			{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
-			{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention},
+			{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits},
 		} {
 			if err := step.load(); err != nil {
 				return fmt.Errorf("table %s: %w", step.table, err)
@@ -45,14 +45,8 @@ func (s *Store) LoadRegistry(ctx context.Context) (*registry.Snapshot, error) {
 		}
 		return nil
 	})
-	if code(err) == undefinedTable {
-		var exists bool
-		if e := s.pool.QueryRow(ctx, `SELECT to_regclass('schema_migrations') IS NOT NULL`).Scan(&exists); e == nil && !exists {
-			err = ErrNoSchema
-		}
-	}
 	if err != nil {
-		return nil, fmt.Errorf("loading the registry: %w", err)
+		return nil, fmt.Errorf("loading the registry: %w", s.schemaError(ctx, err))
 	}
 	snapshot := registry.NewSnapshot(l.objects)
 	snapshot.Version, snapshot.Revision = l.version, l.revision
@@ -103,6 +97,18 @@ func (r row) bound(i int) registry.Bound {
 		return registry.Bound{}
 	}
 	return registry.BoundOf(r.float(i))
+}
+
+func (r row) count(i int) int64 {
+	if r[i] == nil {
+		return 0
+	}
+	return r.int64(i)
+}
+
+// rate reads two columns.
+func (r row) rate(i int) registry.Rate {
+	return registry.Rate{PerSecond: r.float(i), Burst: r.count(i + 1)}
 }
 
 // json returns a jsonb column's text without the leading format version.
@@ -169,11 +175,12 @@ func (l *loader) loadState() error {
 }
 
 func (l *loader) loadCustomers() error {
-	return l.each(`SELECT c.id, c.name, c.managed, c.retired_at IS NOT NULL, p.name, c.metadata
+	return l.each(`SELECT c.id, c.name, c.managed, c.retired_at IS NOT NULL, p.name, c.metadata,
+		c.events_per_second, c.burst, c.device_events_per_second, c.device_burst
 		FROM customers c LEFT JOIN customers p ON p.id = c.parent_customer_id`, func(r row) {
 		c := &registry.Customer{
 			Status: r.status(2), Addr: registry.NewAddress(registry.KindCustomer, r.text(1)), ID: r.uuid(0),
-			Parent: r.text(4), Metadata: r.object(5),
+			Parent: r.text(4), Metadata: r.object(5), Rate: r.rate(6), DeviceRate: r.rate(8),
 		}
 		l.customers[c.ID] = c.Addr
 		l.objects = append(l.objects, c)
@@ -210,7 +217,7 @@ func (l *loader) loadDevices() error {
 	var currentID uuid.UUID
 	count := 0
 	err := l.each(`SELECT id, name, managed, retired_at IS NOT NULL, site_id, device_type, external_id, status, ref,
-		reporting_interval_seconds, parameters FROM devices`, func(r row) {
+		reporting_interval_seconds, parameters, events_per_second, burst FROM devices`, func(r row) {
 		if len(free) == 0 {
 			free = make([]registry.Device, 256)
 		}
@@ -224,6 +231,7 @@ func (l *loader) loadDevices() error {
 		d.Addr = current.addr.Child(registry.KindDevice, r.text(1))
 		d.Type, d.ExternalID, d.State = l.name(r[5]), r.text(6), l.name(r[7])
 		d.Interval, d.Parameters = seconds(r.float(9)), l.list(r[10])
+		d.Rate = r.rate(11)
 		current.devices = append(current.devices, d)
 		count++
 	})
@@ -380,6 +388,15 @@ func (l *loader) loadRetention() error {
 	return l.each(`SELECT raw_seconds, compress_after_seconds FROM retention`, func(r row) {
 		l.objects = append(l.objects, &registry.Retention{
 			Addr: registry.RetentionAddress, Raw: seconds(r.float(0)), CompressAfter: seconds(r.float(1)),
+		})
+	})
+}
+
+func (l *loader) loadLimits() error {
+	return l.each(`SELECT connections, connections_per_address, device_events_per_second, device_burst,
+		customer_events_per_second, customer_burst FROM limits`, func(r row) {
+		l.objects = append(l.objects, &registry.Limits{
+			Addr: registry.LimitsAddress, Connections: r.count(0), ConnectionsPerAddress: r.count(1), Device: r.rate(2), Customer: r.rate(4),
 		})
 	})
 }

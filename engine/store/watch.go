@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -21,9 +19,7 @@ const (
 // that connection or changed fails, and returns why. The caller starts it again, and then misses nothing because of the
 // first call.
 func (s *Store) WatchRegistry(ctx context.Context, changed func() error) error {
-	config := s.pool.Config().ConnConfig
-	config.RuntimeParams["application_name"] = "nsready watch"
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, _, err := s.connect(ctx, map[string]string{"application_name": "nsready watch"})
 	if err != nil {
 		return fmt.Errorf("watching the registry: %w", err)
 	}
@@ -71,21 +67,4 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 		return 0, fmt.Errorf("reading the registry's revision: %w", err)
 	}
 	return revision, nil
-}
-
-// HasDevices reports whether the registry holds any of these devices, not retired.
-func (s *Store) HasDevices(ctx context.Context, ids []uuid.UUID) (bool, error) {
-	return s.has(ctx, `SELECT EXISTS (SELECT FROM devices WHERE id = ANY($1) AND retired_at IS NULL)`, ids)
-}
-
-// HasParameters reports whether the registry holds a parameter template with any of these keys, not retired.
-func (s *Store) HasParameters(ctx context.Context, keys []string) (bool, error) {
-	return s.has(ctx, `SELECT EXISTS (SELECT FROM parameter_templates WHERE key = ANY($1) AND retired_at IS NULL)`, keys)
-}
-
-func (s *Store) has(ctx context.Context, query string, list any) (found bool, err error) {
-	if err := s.pool.QueryRow(ctx, query, list).Scan(&found); err != nil {
-		return false, fmt.Errorf("looking up the registry: %w", err)
-	}
-	return found, nil
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -43,14 +42,45 @@ func telemetryStore(t *testing.T) (*Store, []uuid.UUID) {
 	return s, ids
 }
 
+// streamsOf names the streams of a partition of a queue that has ten.
+func streamsOf(partition int) [telemetry.Lanes]Stream {
+	return [telemetry.Lanes]Stream{{"epoch", partition}, {"late epoch", 10 + partition}}
+}
+
+// next is the offsets of a claim after one more frame of the live lane.
+func next(c *Claim, events int) [telemetry.Lanes]telemetry.Offset {
+	to := c.Offsets()
+	to[telemetry.Live].Seq++
+	to[telemetry.Live].Events += uint64(events)
+	return to
+}
+
 func claimPartition(t *testing.T, s *Store) *Claim {
 	t.Helper()
-	c, err := s.Claim(t.Context(), "epoch", 0)
-	if err != nil {
-		t.Fatal(err)
+	return claimOf(t, s, NewMember("test"), 0)
+}
+
+// claimOf claims a partition, as soon as the server has noticed that an earlier owner is gone.
+func claimOf(t *testing.T, s *Store, m Member, partition int) *Claim {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for {
+		c, err := s.Claim(t.Context(), m, streamsOf(partition))
+		if err == nil {
+			t.Cleanup(c.Close)
+			return c
+		}
+		if !errors.Is(err, ErrOwned) {
+			t.Fatal(err)
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal(err)
+		}
 	}
-	t.Cleanup(c.Close)
-	return c
 }
 
 // store writes events in one transaction at the next offset.
@@ -61,7 +91,7 @@ func store(t *testing.T, c *Claim, events []telemetry.Event) {
 		err = tx.Write(t.Context(), events)
 	}
 	if err == nil {
-		err = tx.Commit(t.Context(), c.seq+1, c.events+uint64(len(events)))
+		_, err = tx.Commit(t.Context(), next(c, len(events)), 0)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -229,21 +259,82 @@ func countRows(t *testing.T, s *Store, sql string) (n int) {
 }
 
 func TestOnlyOneOwner(t *testing.T) {
-	s, _ := telemetryStore(t)
-	first := claimPartition(t, s)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if c, err := s.Claim(ctx, "epoch", 0); err == nil {
-		c.Close()
-		t.Fatal("a second owner got the partition")
+	s, devices := telemetryStore(t)
+	claim := func(m Member, partition int) (*Claim, error) {
+		c, err := s.Claim(t.Context(), m, streamsOf(partition))
+		if err == nil {
+			t.Cleanup(c.Close)
+		}
+		return c, err
 	}
-	other, err := s.Claim(t.Context(), "epoch", 1)
+	join := func(m Member) {
+		t.Helper()
+		if err := s.Join(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beat := func(m Member, want ...string) {
+		t.Helper()
+		if got, err := s.Beat(t.Context(), m); err != nil || !slices.Equal(got, want) {
+			t.Fatalf("alive are %v, %v; want %v", got, err, want)
+		}
+	}
+	one, two := NewMember("one"), NewMember("two")
+	join(one)
+	beat(one, "one")
+	join(two)
+	beat(two, "one", "two")
+	first, err := claim(one, 0)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := claim(two, 0); !errors.Is(err, ErrOwned) {
+		t.Fatalf("a second owner: %v", err)
+	}
+	if _, err := claim(two, 1); err != nil {
 		t.Fatalf("another partition: %v", err)
 	}
-	other.Close()
 	first.Close()
-	claimPartition(t, s)
+	second := claimOf(t, s, two, 0)
+
+	// Two falls silent in the middle of a transaction.
+	events := []telemetry.Event{oneEvent(devices[0], time.Now(), 1)}
+	tx, err := second.Begin(t.Context(), events)
+	if err == nil {
+		err = tx.Write(t.Context(), events)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.pool.Exec(t.Context(), "UPDATE workers SET seen_at = now() - 2 * make_interval(secs => $1) WHERE name = 'two'", Lease.Seconds()); err != nil {
+		t.Fatal(err)
+	}
+	beat(one, "one")
+	if first, err = claim(one, 0); err != nil {
+		t.Fatalf("after the second owner fell silent: %v", err)
+	}
+	store(t, first, []telemetry.Event{oneEvent(devices[1], time.Now(), 2)})
+	if _, err := tx.Commit(t.Context(), next(second, 1), 0); err == nil {
+		t.Error("the silent owner could commit")
+	}
+	if n := countRows(t, s, "SELECT count(*) FROM telemetry"); n != 1 {
+		t.Errorf("%d rows are stored, want the new owner's", n)
+	}
+
+	// One is started again under its name: the claims of the process that is gone are no obstacle.
+	again := NewMember("one")
+	join(again)
+	beat(again, "one")
+	if _, err := s.Beat(t.Context(), one); !errors.Is(err, ErrNameTaken) {
+		t.Errorf("whose name was taken gets %v", err)
+	}
+	if _, err := claim(again, 0); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	if err := s.Leave(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	beat(two, "two")
 }
 
 func TestAnOldOwnersCommitFails(t *testing.T) {
@@ -262,7 +353,7 @@ func TestAnOldOwnersCommitFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Commit(t.Context(), 2, 1); !errors.Is(err, ErrFenced) {
+	if _, err := tx.Commit(t.Context(), next(old, 1), 0); !errors.Is(err, ErrFenced) {
 		t.Errorf("the old owner's commit: %v", err)
 	}
 	old.Close()
@@ -288,14 +379,14 @@ func TestARefusedWriteLeavesTheTransactionUsable(t *testing.T) {
 		if err := tx.Write(t.Context(), []telemetry.Event{good, e}); !errors.As(err, &rejected) || rejected.Reason != reason {
 			t.Fatalf("want a rejection for %s, got %v", reason, err)
 		}
-		if err := tx.DeadLetter(t.Context(), 1, len(reason), &e, rejected); err != nil {
+		if err := tx.DeadLetter(t.Context(), telemetry.Live, 1, len(reason), &e, rejected); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := tx.Write(t.Context(), []telemetry.Event{good}); err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Commit(t.Context(), 1, 3); err != nil {
+	if _, err := tx.Commit(t.Context(), next(c, 3), 0); err != nil {
 		t.Fatal(err)
 	}
 	if rows, dead := countRows(t, s, "SELECT count(*) FROM telemetry"), countRows(t, s, "SELECT count(*) FROM dead_letters"); rows != 1 || dead != 2 {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sys/unix"
 
 	"github.com/nsready/nsready/engine/telemetry"
@@ -36,36 +37,78 @@ func (q *Queue) watch(ctx context.Context) {
 
 func (q *Queue) refresh(ctx context.Context) {
 	for _, p := range q.partitions {
-		asking, cancel := context.WithTimeout(ctx, publishTimeout)
-		info, err := p.stream.Info(asking)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
+		q.look(ctx, p)
+		if ctx.Err() != nil {
 			return
-		case err != nil:
-			q.refuse(&p.refusal, "queue_down", fmt.Errorf("asking for the state of partition %d: %w", p.number, err))
-			continue
-		}
-		p.first.Store(info.State.FirstSeq)
-		p.bytes.Store(info.State.Bytes)
-		if info.State.Bytes > uint64(fullAt*float64(q.MaxBytes())) {
-			q.refuse(&p.refusal, "queue_full", fmt.Errorf("partition %d holds %d MiB, its limit is %d MiB", p.number, info.State.Bytes>>20, q.MaxBytes()>>20))
-		} else {
-			q.accept(&p.refusal)
 		}
 	}
-	if q.options.Dir == "" {
+	if q.checkSpace(0) == nil {
+		q.accept(&q.refusal)
+	}
+}
+
+// look asks for a stream's state. A leader of an external cluster that is being elected gets its time.
+func (q *Queue) look(ctx context.Context, p *Partition) {
+	wait, excuse := publishTimeout, time.Duration(0)
+	if q.options.External {
+		wait, excuse = attemptTimeout, patience
+	}
+	known, now := p.Last(), time.Now()
+	asking, cancel := context.WithTimeout(ctx, wait)
+	info, err := p.stream.Info(asking)
+	cancel()
+	if ctx.Err() != nil {
 		return
+	}
+	if err != nil {
+		if p.silent.IsZero() {
+			p.silent = now
+		}
+		if now.Sub(p.silent) >= excuse {
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				q.fail(fmt.Errorf("%w: the stream of partition %d is gone: what it held and was not stored is lost", ErrReplaced, p.number))
+				return
+			}
+			q.refuse(&p.refusal, "queue_down", fmt.Errorf("asking for the state of partition %d: %w", p.number, err))
+		}
+		return
+	}
+	p.silent = time.Time{}
+	if epoch := info.Config.Metadata[metaEpoch]; epoch != p.Epoch {
+		q.fail(fmt.Errorf("%w: partition %d was made anew while the service ran: what it held and was not stored is lost", ErrReplaced, p.number))
+		return
+	}
+	if info.State.LastSeq >= known {
+		p.behind = time.Time{}
+	} else if p.behind.IsZero() {
+		p.behind = now
+	}
+	if !p.behind.IsZero() && now.Sub(p.behind) >= excuse {
+		q.cut(p, info.State.LastSeq, known)
+		return
+	}
+	p.first.Store(info.State.FirstSeq)
+	p.bytes.Store(info.State.Bytes)
+	if info.State.Bytes > uint64(fullAt*float64(p.limit)) {
+		q.refuse(&p.refusal, "queue_full", fmt.Errorf("partition %d holds %d MiB, its limit is %d MiB", p.number, info.State.Bytes>>20, p.limit>>20))
+	} else {
+		q.accept(&p.refusal)
+	}
+}
+
+// checkSpace refuses when so many bytes more leave too little free on an embedded server's file system.
+func (q *Queue) checkSpace(more int) *telemetry.UnavailableError {
+	if q.options.Dir == "" {
+		return nil
 	}
 	free, err := FreeSpace(q.options.Dir)
 	switch {
 	case err != nil:
-		q.refuse(&q.refusal, "queue_down", err)
-	case free < q.options.MinFree:
-		q.refuse(&q.refusal, "disk_full", fmt.Errorf("%d MiB are free in %s, %d MiB must stay free", free>>20, q.options.Dir, q.options.MinFree>>20))
-	default:
-		q.accept(&q.refusal)
+		return q.refuse(&q.refusal, "queue_down", err)
+	case q.options.MinFree > 0 && free-int64(more) < q.options.MinFree:
+		return q.refuse(&q.refusal, "disk_full", fmt.Errorf("%d MiB are free in %s, %d MiB must stay free", free>>20, q.options.Dir, q.options.MinFree>>20))
 	}
+	return nil
 }
 
 // refuse sets a refusal, and logs it when it is a new one.

@@ -7,51 +7,74 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nsready/nsready/engine/failpoint"
 	"github.com/nsready/nsready/engine/telemetry"
 )
 
 const (
-	// Names of the original platform's stream and subject, numbered by partition.
-	streamName    = "INGRESS"
-	streamSubject = "ingress.events"
+	maxPayload = 1 << 20 // NATS's default, so that frames fit external servers too
 
-	maxPayload = 1 << 20    // NATS's default, so that frames fit external servers too
-	maxFrame   = 1000 << 10 // of records and dictionary
-
-	publishTimeout = 10 * time.Second
+	publishTimeout = 5 * time.Second
 	retryPublish   = 5 * time.Second // after a publish that failed
-	maxDamaged     = 1000            // frames to look behind for one that says how many events there were
+
+	// An external cluster may be electing a leader: a frame is published again under the same id until patience ends, so
+	// that it costs time, not events.
+	patience       = 8 * time.Second
+	attemptTimeout = 2 * time.Second
+	attemptPause   = 100 * time.Millisecond
 )
 
 // Options of the queue.
 type Options struct {
-	Partitions int    // of a new queue; an existing queue keeps its own
-	MaxBytes   int64  // of all partitions together
-	Dir        string // directory of an embedded server's store, whose file system is watched; "" for an external server
-	MinFree    int64  // bytes that must stay free on that file system
-	Log        *slog.Logger
+	Partitions  int      // in each lane of a new queue; an existing queue keeps its own
+	MaxBytes    int64    // of all partitions together
+	External    bool     // the server is not ours alone: others may publish, and its leaders change
+	Replicas    int      // of each stream; 0 is 1 for a new one, and for an existing one what it has
+	MonitorURLs []string // of an external server's HTTP monitors, one for each server: tell whether they sync always
+	Dir         string   // directory of an embedded server's store, whose file system is watched; "" for an external server
+	MinFree     int64    // bytes that must stay free on that file system
+	Log         *slog.Logger
 }
 
-// Queue is the set of partitions.
+// Queue is the set of partitions: those of the live lane, then as many of the backfill lane.
 type Queue struct {
+	nc         *nats.Conn
 	js         jetstream.JetStream
 	partitions []*Partition
 	options    Options
-	producer   uint64
 	refusal    atomic.Pointer[telemetry.UnavailableError]
-	slot       sync.Mutex // held while a frame is published: one at a time, so that groups are large
+	turns      [telemetry.Lanes]sync.Mutex // held while a lane's groups are published to an embedded server
+	link       atomic.Pointer[link]        // of the present connection
+	durability atomic.Pointer[durability]
+
+	broken context.Context // ends when the queue cannot go on
+	fail   context.CancelCauseFunc
+}
+
+// link is the time from one loss of the connection to the next.
+type link struct {
+	context.Context
+	lost context.CancelCauseFunc
+}
+
+// ErrReplaced says that the queue is not what it was when it was opened.
+var ErrReplaced = errors.New("the queue was replaced")
+
+var errLost = errors.New("the connection to the queue was lost")
+
+func newLink() *link {
+	ctx, lost := context.WithCancelCause(context.Background())
+	return &link{ctx, lost}
 }
 
 // Partition is one stream and the group that is open for it.
@@ -59,6 +82,10 @@ type Partition struct {
 	Epoch  string // identity of the stream: a recreated stream has another
 	Fresh  bool   // the stream was made by this Open
 	number int
+	of     int    // so many in each lane, as its stream says
+	limit  int64  // bytes that it may hold
+	frame  int    // bytes of records and dictionary in a frame, at most
+	name   string // of the stream
 	stream jetstream.Stream
 
 	mu     sync.Mutex
@@ -66,13 +93,22 @@ type Partition struct {
 	open   *group
 	closed bool
 
-	events  atomic.Uint64                              // stored in the stream since its epoch began
-	synced  bool                                       // events is known; only the publisher looks at it
+	// The publisher's own.
+	subject  string
+	producer uint64 // in the frames' headers; another after each publish of unknown outcome
+	produced uint64 // events of the producer so far
+	synced   *link  // the count is right since then
+
+	tail    *tail // nil when the server is external: other processes publish too
+	count   count
 	first   atomic.Uint64                              // sequence of the oldest frame
-	last    atomic.Uint64                              // sequence of the newest frame
 	bytes   atomic.Uint64                              // stored now
 	refusal atomic.Pointer[telemetry.UnavailableError] // there is no room
 	failing atomic.Pointer[failure]                    // the last publish failed
+
+	// The watcher's own.
+	silent time.Time // since when the stream does not answer
+	behind time.Time // since when it ends before frames that it had
 }
 
 // failure is a failed publish. Until its time comes nothing is tried again.
@@ -92,129 +128,58 @@ type group struct {
 	err    error // set before done is closed
 }
 
-// Open ensures the streams of the queue.
-func Open(ctx context.Context, nc *nats.Conn, o Options) (*Queue, error) {
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, fmt.Errorf("opening queue: %w", err)
-	}
-	q := &Queue{js: js, options: o, producer: rand.Uint64()}
-	count := o.Partitions
-	if s, err := js.Stream(ctx, streamName+"_0"); err == nil {
-		if count, err = strconv.Atoi(s.CachedInfo().Config.Metadata["nsready_partitions"]); err != nil || count < 1 {
-			return nil, fmt.Errorf("opening queue: stream %s_0 was not made by nsready", streamName)
-		}
-	} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, fmt.Errorf("opening queue: %w", err)
-	}
-	for i := range count {
-		p, err := q.openPartition(ctx, i, count)
-		if err != nil {
-			return nil, fmt.Errorf("opening queue partition %d: %w", i, err)
-		}
-		q.partitions = append(q.partitions, p)
-	}
-	return q, nil
-}
+// Connected reports whether the server is reached just now, as far as is known: a server that is silent is given up after 10 s.
+func (q *Queue) Connected() bool { return q.nc.IsConnected() }
 
-func (q *Queue) openPartition(ctx context.Context, i, count int) (*Partition, error) {
-	name := fmt.Sprintf("%s_%d", streamName, i)
-	config := jetstream.StreamConfig{
-		Name: name, Subjects: []string{fmt.Sprintf("%s.%d", streamSubject, i)}, Storage: jetstream.FileStorage,
-		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxBytes: q.options.MaxBytes / int64(count),
-		DenyDelete: true, AllowDirect: true, Duplicates: time.Second,
-		Metadata: map[string]string{"nsready_epoch": uuid.NewString(), "nsready_partitions": strconv.Itoa(count)},
-	}
-	fresh := false
-	s, err := q.js.Stream(ctx, name)
-	switch {
-	case err == nil:
-		config.Metadata = s.CachedInfo().Config.Metadata
-		s, err = q.js.UpdateStream(ctx, config)
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		s, err = q.js.CreateStream(ctx, config)
-		fresh = true
-	}
-	if err != nil {
-		return nil, err
-	}
-	p := &Partition{number: i, stream: s, Fresh: fresh, Epoch: s.CachedInfo().Config.Metadata["nsready_epoch"]}
-	p.change = sync.NewCond(&p.mu)
-	p.open = newGroup()
-	if err := p.sync(ctx); err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// sync reads from the stream how many events it ever held.
-func (p *Partition) sync(ctx context.Context) error {
-	info, err := p.stream.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("reading the stream's state: %w", err)
-	}
-	p.last.Store(info.State.LastSeq)
-	p.first.Store(info.State.FirstSeq)
-	p.bytes.Store(info.State.Bytes)
-	// Frames that are damaged or gone are passed over: the workers will say so, and the count is no promise.
-	for seq := info.State.LastSeq; seq >= max(info.State.FirstSeq, 1) && info.State.LastSeq-seq < maxDamaged; seq-- {
-		m, err := p.stream.GetMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("reading frame %d: %w", seq, err)
-		}
-		if h, err := telemetry.DecodeHeader(m.Data); err == nil {
-			p.events.Store(h.Before + uint64(h.Events))
-			break
-		}
-	}
-	p.synced = true
-	return nil
-}
-
-// NewEpoch gives a partition a new epoch, so that its frames are read from the first again.
-func (q *Queue) NewEpoch(ctx context.Context, partition int) error {
-	p := q.partitions[partition]
-	config := p.stream.CachedInfo().Config
-	config.Metadata = maps.Clone(config.Metadata)
-	config.Metadata["nsready_epoch"] = uuid.NewString()
-	s, err := q.js.UpdateStream(ctx, config)
-	if err != nil {
-		return fmt.Errorf("beginning a new epoch of queue partition %d: %w", partition, err)
-	}
-	p.stream, p.Epoch = s, config.Metadata["nsready_epoch"]
-	return nil
-}
-
-// Partitions returns the partitions in order.
+// Partitions returns all partitions: number i of lane l is at l*len/telemetry.Lanes + i.
 func (q *Queue) Partitions() []*Partition { return q.partitions }
 
-// Refusal returns why the queue, or one of its partitions, takes nothing just now, or nil.
-func (q *Queue) Refusal() *telemetry.UnavailableError {
+// Refusal returns why the queue takes nothing in a lane just now, or one of its partitions does, or nil.
+func (q *Queue) Refusal(lane int) *telemetry.UnavailableError {
 	if r := q.refusal.Load(); r != nil {
 		return r
 	}
-	for _, p := range q.partitions {
-		if r := p.refusal.Load(); r != nil {
+	n := len(q.partitions) / telemetry.Lanes
+	for _, p := range q.partitions[lane*n : (lane+1)*n] {
+		if r := p.refused(); r != nil {
 			return r
-		}
-		if f := p.failing.Load(); f != nil {
-			return f.UnavailableError
 		}
 	}
 	return nil
 }
 
-// MaxBytes returns how much one partition may hold.
-func (q *Queue) MaxBytes() uint64 { return uint64(q.options.MaxBytes) / uint64(len(q.partitions)) }
+// refused returns why the partition takes nothing just now, or nil.
+func (p *Partition) refused() *telemetry.UnavailableError {
+	if r := p.refusal.Load(); r != nil {
+		return r
+	}
+	if f := p.failing.Load(); f != nil && time.Now().Before(f.until) {
+		return f.UnavailableError
+	}
+	return nil
+}
 
-// Events returns how many events were stored in the partition since its epoch began.
-func (p *Partition) Events() uint64 { return p.events.Load() }
+// MaxBytes returns how much the partition may hold.
+func (p *Partition) MaxBytes() uint64 { return uint64(p.limit) }
 
-// Last returns the sequence of the newest frame, 0 when there never was one.
-func (p *Partition) Last() uint64 { return p.last.Load() }
+// Events returns how many events were stored in the partition since its epoch began: what Rebase was told, and the events
+// of the frames after that.
+func (p *Partition) Events() uint64 {
+	_, events := p.count.get()
+	return events
+}
+
+// Last returns the sequence of the newest frame that is counted, 0 when there never was one.
+func (p *Partition) Last() uint64 {
+	seq, _ := p.count.get()
+	return seq
+}
+
+// Newest returns the newest frame that is counted, and how many events there were up to it.
+func (p *Partition) Newest() (o telemetry.Offset) {
+	o.Seq, o.Events = p.count.get()
+	return o
+}
 
 // First returns the sequence of the oldest frame.
 func (p *Partition) First() uint64 { return p.first.Load() }
@@ -234,17 +199,16 @@ func newGroup() *group {
 // A full group makes it wait for the one before.
 func (q *Queue) Append(partition int, b telemetry.Block) (wait func(context.Context) error, err error) {
 	p := q.partitions[partition]
-	for _, r := range []*telemetry.UnavailableError{q.refusal.Load(), p.refusal.Load()} {
-		if r != nil {
-			return nil, r
-		}
-	}
-	if f := p.failing.Load(); f != nil && time.Now().Before(f.until) {
-		return nil, f.UnavailableError
+	if r := q.refusal.Load(); r != nil {
+		return nil, r
 	}
 	p.mu.Lock()
-	for p.open.events > 0 && p.open.size+b.Size() > maxFrame && !p.closed {
+	for p.open.events > 0 && p.open.size+b.Size() > p.frame && !p.closed && p.refused() == nil {
 		p.change.Wait()
+	}
+	if r := p.refused(); r != nil {
+		p.mu.Unlock()
+		return nil, r
 	}
 	if p.closed {
 		p.mu.Unlock()
@@ -303,39 +267,100 @@ func (g *group) wait(ctx context.Context) error {
 	}
 }
 
-// Run publishes groups and watches the queue's room until ctx ends. Then it refuses new blocks, publishes what it has
-// taken, and returns.
+// Run publishes groups and watches the queue until ctx ends. Then it refuses new blocks, publishes what it has taken, and
+// returns. It returns an error, before ctx ends, when the queue lost frames while it ran: what is opened anew finds out.
 func (q *Queue) Run(ctx context.Context) error {
-	var g errgroup.Group
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var publishers, watchers errgroup.Group
 	for _, p := range q.partitions {
-		g.Go(func() error { q.publish(p); return nil })
+		publishers.Go(func() error { q.publish(p); return nil })
 	}
-	g.Go(func() error { q.watch(ctx); return nil })
-	<-ctx.Done()
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWatching()
+	watchers.Go(func() error { q.followConnection(watching); return nil })
+	watchers.Go(func() error { q.watch(ctx); return nil })
+	if q.options.External {
+		watchers.Go(func() error { q.watchDurability(ctx); return nil })
+		for _, p := range q.partitions {
+			watchers.Go(func() error { q.follow(ctx, p); return nil })
+		}
+	}
+	select {
+	case <-ctx.Done():
+	case <-q.broken.Done():
+		stop()
+	}
 	for _, p := range q.partitions {
 		p.mu.Lock()
 		p.closed = true
 		p.change.Broadcast()
 		p.mu.Unlock()
 	}
-	return g.Wait()
+	publishers.Wait()
+	stopWatching()
+	watchers.Wait()
+	return context.Cause(q.broken)
 }
 
-// publish sends one frame after another: while one is being synced, of whatever partition, the groups fill.
+// followConnection tells those who wait for an answer when the connection is lost, and the publishers when it is back.
+func (q *Queue) followConnection(ctx context.Context) {
+	changes := q.nc.StatusChanged(nats.RECONNECTING, nats.CONNECTED)
+	defer q.nc.RemoveStatusListener(changes)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-changes:
+			if s == nats.RECONNECTING {
+				q.link.Swap(newLink()).lost(errLost)
+				continue
+			}
+			for _, p := range q.partitions {
+				if f := p.failing.Load(); f != nil {
+					p.failing.CompareAndSwap(f, &failure{f.UnavailableError, time.Time{}})
+				}
+			}
+		}
+	}
+}
+
+// publish publishes the groups of a partition until the queue closes. To an embedded server the groups of all partitions of a
+// lane go in turns: while their frames are being synced, side by side, the next groups fill.
 func (q *Queue) publish(p *Partition) {
 	for p.waitForEvents() {
-		q.slot.Lock()
-		g := p.take()
-		g.err = q.publishGroup(p, g)
-		q.slot.Unlock()
-		// Whoever waits holds the group, so it is not pooled itself: its buffers are, once JetStream has copied them.
-		if g.err == nil {
-			spare := &group{buffer: g.buffer, sets: g.sets}
-			clear(spare.sets)
-			groups.Put(spare)
+		if q.options.External {
+			q.publishOpen(p)
+			continue
 		}
-		close(g.done)
+		lane := p.number / p.of
+		q.turns[lane].Lock()
+		var others sync.WaitGroup
+		for _, other := range q.partitions[lane*p.of : (lane+1)*p.of] {
+			if other != p && other.hasEvents() {
+				others.Go(func() { q.publishOpen(other) })
+			}
+		}
+		q.publishOpen(p)
+		others.Wait()
+		q.turns[lane].Unlock()
 	}
+}
+
+// publishOpen publishes the open group of a partition, if it has events, and tells those who wait for it.
+func (q *Queue) publishOpen(p *Partition) {
+	g := p.take()
+	if g == nil {
+		return
+	}
+	g.err = q.publishGroup(p, g)
+	// Whoever waits holds the group, so it is not pooled itself: its buffers are, once JetStream has copied them.
+	if g.err == nil {
+		spare := &group{buffer: g.buffer, sets: g.sets}
+		clear(spare.sets)
+		groups.Put(spare)
+	}
+	close(g.done)
 }
 
 // waitForEvents waits until the open group has events. It returns false when the queue closed and there are none.
@@ -348,44 +373,102 @@ func (p *Partition) waitForEvents() bool {
 	return p.open.events > 0
 }
 
-// take closes the open group and opens another.
+func (p *Partition) hasEvents() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open.events > 0
+}
+
+// take closes the open group and opens another. It returns nil when the group is empty.
 func (p *Partition) take() *group {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	g := p.open
+	if g.events == 0 {
+		return nil
+	}
 	p.open = newGroup()
 	p.change.Broadcast()
 	return g
 }
 
+// headerEvents is the message header that holds the number of events in a frame, for those who only count.
+const headerEvents = "Nsready-Events"
+
 func (q *Queue) publishGroup(p *Partition, g *group) error {
-	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
-	defer cancel()
-	if !p.synced {
-		if err := p.sync(ctx); err != nil {
+	if q.broken.Err() != nil {
+		return q.failed(p, context.Cause(q.broken))
+	}
+	if r := q.checkSpace(len(g.buffer)); r != nil {
+		return r
+	}
+	if f := p.failing.Load(); f != nil && time.Now().Before(f.until) { // events that came before it failed
+		return f.UnavailableError
+	}
+	link := q.link.Load()
+	if !q.options.External && p.synced != link {
+		if err := q.sync(link, p); err != nil {
 			return q.failed(p, err)
 		}
+		p.synced = link
 	}
 	g.buffer = telemetry.SealFrame(g.buffer, telemetry.Header{
-		Events: g.events, ReceivedAt: telemetry.MicrosOf(time.Now()), Producer: q.producer, Before: p.events.Load(),
+		Events: g.events, ReceivedAt: telemetry.MicrosOf(time.Now()), Producer: p.producer, Before: p.produced,
 	}, g.sets)
-	ack, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: streamSubject + "." + strconv.Itoa(p.number), Data: g.buffer}, jetstream.WithRetryAttempts(0))
+	m := &nats.Msg{Subject: p.subject, Data: g.buffer, Header: nats.Header{headerEvents: {strconv.Itoa(g.events)}}}
+	send := q.send
+	if q.options.External {
+		m.Header.Set(jetstream.MsgIDHeader, strconv.FormatUint(p.producer, 16)+"-"+strconv.FormatUint(p.produced, 16))
+		send = q.insist
+	}
+	ack, err := send(link, m)
+	if err == nil && p.tail != nil {
+		p.tail.add(ack.Sequence, g.buffer) // before it is counted, so that readers find it
+	}
+	if err == nil && !q.options.External {
+		err = q.acknowledged(link, p, ack.Sequence, uint64(g.events))
+	}
 	if err != nil {
-		p.synced = false // the frame may be stored or not
+		// The frame may be stored or not, now or later: as another producer's last one it leaves no gap either way.
+		p.producer, p.produced, p.synced = rand.Uint64(), 0, nil
 		return q.failed(p, err)
 	}
+	failpoint.Hit("stream.published")
 	if p.failing.Swap(nil) != nil {
 		q.options.Log.Info("queue stores again", "partition", p.number)
 	}
-	p.events.Add(uint64(g.events))
-	p.last.Store(ack.Sequence)
+	p.produced += uint64(g.events)
 	p.bytes.Add(uint64(len(g.buffer)))
 	return nil
 }
 
+// send publishes once. It waits no longer than the connection lives.
+func (q *Queue) send(link *link, m *nats.Msg) (*jetstream.PubAck, error) {
+	ctx, cancel := context.WithTimeoutCause(link, publishTimeout, fmt.Errorf("no answer within %v", publishTimeout))
+	defer cancel()
+	ack, err := q.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return ack, err
+}
+
+// insist publishes again and again until patience ends. The message has an id, so that it is stored once.
+func (q *Queue) insist(_ *link, m *nats.Msg) (*jetstream.PubAck, error) {
+	for end := time.Now().Add(patience); ; {
+		ctx, cancel := context.WithTimeout(q.link.Load(), attemptTimeout)
+		ack, err := q.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+		cancel()
+		if err == nil || isFull(err) || time.Now().Add(attemptPause).After(end) || q.nc.IsClosed() {
+			return ack, err
+		}
+		time.Sleep(attemptPause)
+	}
+}
+
 // failed turns a failed publish into what a sender is told. Only a full queue is sure not to have stored the frame.
 func (q *Queue) failed(p *Partition, err error) error {
-	if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == errStoreFull {
+	if isFull(err) {
 		return q.refuse(&p.refusal, "queue_full", fmt.Errorf("publishing to partition %d: %w", p.number, err))
 	}
 	u := &telemetry.UnavailableError{Code: "queue_down", RetryAfter: retryPublish, Err: fmt.Errorf("publishing to partition %d: %w", p.number, err)}
@@ -395,89 +478,9 @@ func (q *Queue) failed(p *Partition, err error) error {
 	return u
 }
 
-// errStoreFull is JetStream's "maximum bytes exceeded" (JSStreamStoreFailedF).
-const errStoreFull = 10077
-
-// Reader reads the frames of a partition in order, waiting for new ones.
-type Reader struct {
-	partition int
-	messages  jetstream.MessagesContext
-}
-
-// Read begins to read a partition after a sequence.
-func (q *Queue) Read(ctx context.Context, partition int, after uint64) (*Reader, error) {
-	doing := func(err error) error {
-		return fmt.Errorf("reading queue partition %d after frame %d: %w", partition, after, err)
-	}
-	consumer, err := q.partitions[partition].stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
-	})
-	if err != nil {
-		return nil, doing(err)
-	}
-	messages, err := consumer.Messages(jetstream.PullMaxBytes(readAhead))
-	if err != nil {
-		return nil, doing(err)
-	}
-	return &Reader{partition, messages}, nil
-}
-
-// readAhead is how many bytes of frames a Reader holds.
-const readAhead = 4 << 20
-
-// Next returns the next frame, and whether more are known to follow. It waits until ctx ends.
-func (r *Reader) Next(ctx context.Context) (seq uint64, data []byte, more bool, err error) {
-	m, err := r.messages.Next(jetstream.NextContext(ctx))
-	if err != nil {
-		if ctx.Err() != nil {
-			return 0, nil, false, context.Cause(ctx)
-		}
-		return 0, nil, false, fmt.Errorf("reading queue partition %d: %w", r.partition, err)
-	}
-	meta, err := m.Metadata()
-	if err != nil {
-		return 0, nil, false, fmt.Errorf("reading queue partition %d: %w", r.partition, err)
-	}
-	return meta.Sequence.Stream, m.Data(), meta.NumPending > 0, nil
-}
-
-// Close ends the reading.
-func (r *Reader) Close() { r.messages.Stop() }
-
-// Purge removes the frames of a partition up to and including a sequence, but not the newest, which holds the count of
-// events over a restart.
-func (q *Queue) Purge(ctx context.Context, partition int, upTo uint64) error {
-	p := q.partitions[partition]
-	if upTo = min(upTo, max(p.Last(), 1)-1); upTo == 0 {
-		return nil
-	}
-	if err := p.stream.Purge(ctx, jetstream.WithPurgeSequence(upTo+1)); err != nil {
-		return fmt.Errorf("purging queue partition %d up to frame %d: %w", partition, upTo, err)
-	}
-	return nil
-}
-
-// FirstAfter returns the sequence of the first frame stored at or after t, or one past the last frame.
-func (q *Queue) FirstAfter(ctx context.Context, partition int, t time.Time) (uint64, error) {
-	info, err := q.partitions[partition].stream.Info(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("reading queue partition %d: %w", partition, err)
-	}
-	if info.State.Msgs == 0 {
-		return info.State.LastSeq + 1, nil
-	}
-	lo, hi := info.State.FirstSeq, info.State.LastSeq+1
-	for lo < hi {
-		mid := lo + (hi-lo)/2
-		m, err := q.partitions[partition].stream.GetMsg(ctx, mid)
-		if err != nil {
-			return 0, fmt.Errorf("reading queue partition %d, frame %d: %w", partition, mid, err)
-		}
-		if m.Time.Before(t) {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	return lo, nil
+// isFull reports whether JetStream has no room for a message: "maximum bytes exceeded" (JSStreamStoreFailedF).
+func isFull(err error) bool {
+	const errStoreFull = 10077
+	api := (*jetstream.APIError)(nil)
+	return errors.As(err, &api) && api.ErrorCode == errStoreFull
 }

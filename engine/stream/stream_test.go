@@ -16,7 +16,14 @@ import (
 
 func open(t *testing.T, dir string, partitions int, maxBytes int64) (*Queue, func()) {
 	t.Helper()
-	server, err := StartServer(ServerOptions{Dir: dir, Monitor: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
+	q, _, stop := openWith(t, Options{Partitions: partitions, MaxBytes: maxBytes, Dir: dir, MinFree: 1 << 20})
+	return q, stop
+}
+
+func openWith(t *testing.T, o Options) (*Queue, *Server, func()) {
+	t.Helper()
+	o.Log = quiet
+	server, err := StartServer(ServerOptions{Dir: o.Dir, Monitor: "127.0.0.1:0", Log: o.Log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,27 +31,33 @@ func open(t *testing.T, dir string, partitions int, maxBytes int64) (*Queue, fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := Open(t.Context(), nc, Options{Partitions: partitions, MaxBytes: maxBytes, Dir: dir, MinFree: 1 << 20, Log: slog.New(slog.DiscardHandler)})
+	q, err := Open(t.Context(), nc, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- q.Run(ctx) }()
+	var running sync.WaitGroup
+	for _, run := range []func(context.Context) error{q.Run, server.Run} {
+		running.Go(func() {
+			if err := run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	var once sync.Once
 	stop := func() {
 		once.Do(func() {
 			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+			running.Wait()
 			nc.Close()
 			server.Shutdown()
 		})
 	}
 	t.Cleanup(stop)
-	return q, stop
+	return q, server, stop
 }
+
+var quiet = slog.New(slog.DiscardHandler)
 
 var testSet = &telemetry.ParameterSet{ID: 1, Keys: []string{"project:x:voltage"}}
 
@@ -62,10 +75,7 @@ func read(t *testing.T, q *Queue, partition int, after uint64, n int) (values []
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	r, err := q.Read(ctx, partition, after)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := q.Read(partition, after)
 	defer r.Close()
 	var decoder telemetry.Decoder
 	for len(values) < n {
@@ -112,12 +122,15 @@ func TestAppendIsDurableAndInOrder(t *testing.T) {
 	epochs := []string{q.Partitions()[0].Epoch, q.Partitions()[1].Epoch}
 	stop()
 	q, _ = open(t, dir, 7, 64<<20) // an existing queue keeps its partitions
-	if len(q.Partitions()) != 2 {
+	if len(q.Partitions()) != 2*telemetry.Lanes {
 		t.Fatalf("%d partitions after reopening", len(q.Partitions()))
 	}
 	for p := range 2 {
 		if got := q.Partitions()[p].Epoch; got != epochs[p] {
 			t.Errorf("partition %d has epoch %s after reopening, had %s", p, got, epochs[p])
+		}
+		if err := q.Rebase(t.Context(), p, 0, 0); err != nil {
+			t.Fatal(err)
 		}
 		if got := q.Partitions()[p].Events(); got != senders/2*each {
 			t.Errorf("partition %d counts %d events, want %d", p, got, senders/2*each)
@@ -166,30 +179,70 @@ func TestReadGoesOnAfterAFrame(t *testing.T) {
 	}
 }
 
-func TestTheCountOfEventsOutlivesPurgeAndRestart(t *testing.T) {
-	dir := t.TempDir()
-	q, stop := open(t, dir, 1, 64<<20)
-	for i := range 5 {
-		wait, err := q.Append(0, block(0, float64(i)))
-		if err == nil {
-			err = wait(t.Context())
-		}
-		if err != nil {
-			t.Fatal(err)
+func put(t *testing.T, q *Queue, partition int, values ...float64) {
+	t.Helper()
+	wait, err := q.Append(partition, block(0, values...))
+	if err == nil {
+		err = wait(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func until(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(30 * time.Second); !reached(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited 30 s for %s", what)
 		}
 	}
+}
+
+func TestTheCountOfEventsRestsOnItsBase(t *testing.T) {
+	dir := t.TempDir()
+	q, stop := open(t, dir, 1, 64<<20)
+	expect := func(when string, seq, base, want uint64) {
+		t.Helper()
+		if err := q.Rebase(t.Context(), 0, seq, base); err != nil {
+			t.Fatal(err)
+		}
+		if n := q.Partitions()[0].Events(); n != want {
+			t.Errorf("%s, the partition counts %d events, want %d", when, n, want)
+		}
+	}
+	for i := range 5 {
+		put(t, q, 0, make([]float64, i+1)...)
+	}
+	expect("from the first frame", 0, 0, 15)
+	expect("from the third frame", 3, 1006, 1015)
+	put(t, q, 0, 1, 2)
+	expect("from the third frame again", 3, 6, 17)
+	// A message that is no frame counts as none.
+	if _, err := q.js.Publish(t.Context(), "ingress.events.0", []byte("no frame")); err != nil {
+		t.Fatal(err)
+	}
+	put(t, q, 0, 1)
+	expect("behind something else", 6, 17, 18)
+	stop()
+	q, stop = open(t, dir, 1, 64<<20)
+	expect("after a restart", 3, 6, 18)
 	if err := q.Purge(t.Context(), 0, q.Partitions()[0].Last()); err != nil {
 		t.Fatal(err)
 	}
-	// The newest frame may be one that nobody can read.
-	if _, err := q.js.Publish(t.Context(), streamSubject+".0", []byte("no frame")); err != nil {
-		t.Fatal(err)
-	}
+	expect("with everything purged", 8, 20, 20)
 	stop()
 	q, _ = open(t, dir, 1, 64<<20)
-	if n := q.Partitions()[0].Events(); n != 5 {
-		t.Errorf("the partition counts %d events, it had 5", n)
+	if last := q.Partitions()[0].Last(); last != 8 {
+		t.Errorf("a partition that was purged ends at frame %d, want 8", last)
 	}
+	expect("with everything purged, after a restart", 8, 20, 20)
+	put(t, q, 0, 1, 2, 3)
+	expect("then", 8, 20, 23)
 }
 
 func TestFullQueueRefusesAndKeepsWhatItHas(t *testing.T) {
@@ -223,7 +276,7 @@ func TestFullQueueRefusesAndKeepsWhatItHas(t *testing.T) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	deadline := time.After(10 * time.Second)
-	for q.Refusal() != nil {
+	for q.Refusal(telemetry.Live) != nil {
 		select {
 		case <-tick.C:
 		case <-deadline:

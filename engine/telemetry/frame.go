@@ -17,8 +17,8 @@ import (
 //	 8  CRC-32C of all bytes from 12 on, uint32
 //	12  number of events, uint32
 //	16  receive time, microseconds since the Unix epoch, int64
-//	24  producer, uint64: the process that made the frame
-//	32  number of events in the partition before this frame, uint64
+//	24  producer, uint64: random, of the process that made the frame; a process may take another at any time
+//	32  number of events that this producer put into the partition before this frame, uint64
 //	40  offset of the dictionary, uint32
 //	44  records, one an event
 //	..  dictionary: uvarint count, then for each parameter set uvarint id, uvarint count of keys, the keys
@@ -47,7 +47,21 @@ type Header struct {
 	Events     int
 	ReceivedAt Micros
 	Producer   uint64
-	Before     uint64 // events in the partition before this frame
+	Before     uint64 // events of this producer in the partition before this frame
+}
+
+// Producers holds, for each producer, how many events it has put into a partition up to the newest frame that was seen.
+type Producers map[uint64]uint64
+
+// Missing takes in the header of the next frame and returns how many events of its producer are missing since the one
+// before: 0 for a producer that was not seen yet, and for a frame that comes again.
+func (p Producers) Missing(h Header) uint64 {
+	seen, known := p[h.Producer]
+	p[h.Producer] = max(seen, h.Before+uint64(h.Events))
+	if !known || h.Before <= seen {
+		return 0
+	}
+	return h.Before - seen
 }
 
 // AppendRecord appends the record of e to b. len(e.Values) must be len(e.Set.Keys), and len(e.Quality) the same or 0.

@@ -184,3 +184,23 @@ func TestDay(t *testing.T) {
 		}
 	}
 }
+
+func TestProducersKnowWhatIsMissing(t *testing.T) {
+	p := Producers{}
+	for i, frame := range []struct {
+		h       Header
+		missing uint64
+	}{
+		{Header{Producer: 1, Before: 100, Events: 5}, 0}, // the first that is seen: the reader begins here
+		{Header{Producer: 2, Before: 0, Events: 3}, 0},
+		{Header{Producer: 1, Before: 105, Events: 5}, 0},
+		{Header{Producer: 1, Before: 117, Events: 1}, 7},
+		{Header{Producer: 2, Before: 4, Events: 1}, 1},
+		{Header{Producer: 1, Before: 105, Events: 5}, 0}, // again
+		{Header{Producer: 1, Before: 118, Events: 1}, 0},
+	} {
+		if got := p.Missing(frame.h); got != frame.missing {
+			t.Errorf("frame %d: %d events are missing, want %d", i, got, frame.missing)
+		}
+	}
+}

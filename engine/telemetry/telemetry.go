@@ -63,6 +63,31 @@ type Event struct {
 	Attributes []byte    // JSON array with one object or null for each key of Set; nil when there are none
 }
 
+// Tally counts acknowledged events by what became of them.
+type Tally struct {
+	Accepted  int64 `json:"accepted"`  // taken from the queue, or missing from it
+	Stored    int64 `json:"stored"`    // became a row
+	Merged    int64 `json:"merged"`    // changed the row of their device and time
+	Duplicate int64 `json:"duplicate"` // found that row the same already
+	Dead      int64 `json:"dead"`      // became dead letters
+	Lost      int64 `json:"lost"`      // were missing from the queue
+}
+
+// Imbalance returns how many events are unaccounted for, negative when there are more than were accepted. It is always 0.
+func (t Tally) Imbalance() int64 {
+	return t.Accepted - t.Stored - t.Merged - t.Duplicate - t.Dead - t.Lost
+}
+
+// Add adds the counts of o.
+func (t *Tally) Add(o Tally) {
+	t.Accepted += o.Accepted
+	t.Stored += o.Stored
+	t.Merged += o.Merged
+	t.Duplicate += o.Duplicate
+	t.Dead += o.Dead
+	t.Lost += o.Lost
+}
+
 // RejectedError says that the database refuses the data itself: writing the same again cannot succeed.
 type RejectedError struct {
 	Reason string // stable, such as the SQLSTATE
@@ -71,6 +96,22 @@ type RejectedError struct {
 
 func (e *RejectedError) Error() string { return fmt.Sprintf("rejected (%s): %v", e.Reason, e.Err) }
 func (e *RejectedError) Unwrap() error { return e.Err }
+
+// Lanes of the queue. Each partition has one stream in each lane, so that a device that sends what it has gathered for
+// days does not keep what happens now waiting.
+const (
+	Live     = 0
+	Backfill = 1 // events that are older than BackfillAge when they are received
+	Lanes    = 2
+
+	BackfillAge = time.Hour
+)
+
+// Offset is how far a stream of the queue is stored: all frames up to Seq, which held Events events.
+type Offset struct {
+	Seq    uint64 `json:"seq"`
+	Events uint64 `json:"events"`
+}
 
 // Partition returns which of n partitions a device belongs to.
 func Partition(device uuid.UUID, n int) int {
@@ -88,9 +129,9 @@ type Block struct {
 // Size returns how many bytes the block takes in a frame, at most.
 func (b *Block) Size() int { return len(b.Records) + b.Dictionary }
 
-// UnavailableError says that the queue takes nothing just now.
+// UnavailableError says that events are not taken just now, and may be later.
 type UnavailableError struct {
-	Code       string // stable: queue_full, disk_full, queue_down
+	Code       string // stable: queue_full, disk_full, queue_down, registry_down, rate_limited_device and so on
 	RetryAfter time.Duration
 	Err        error
 }

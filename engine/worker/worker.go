@@ -1,11 +1,12 @@
-// Package worker moves one partition of the queue into the database: it fills a batch from frames, flushes it in one
-// transaction with the new offset, and halves it when the database refuses part of it.
+// Package worker moves one partition of the queue into the database: it fills a batch from the frames of both lanes, flushes
+// it in one transaction with the new offsets, and halves it when the database refuses part of it.
 package worker
 
 import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -14,18 +15,21 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nsready/nsready/engine/alert"
+	"github.com/nsready/nsready/engine/failpoint"
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/telemetry"
 )
 
 // Claim is the ownership of a partition in the database. After an error it is closed and a new one made.
 type Claim interface {
-	Offset() (seq, events uint64)
+	Offsets() [telemetry.Lanes]telemetry.Offset
 	OpenAlerts(ctx context.Context) ([]alert.Open, error)
 	Latest(ctx context.Context, row func(device uuid.UUID, keys []string, at telemetry.Micros)) error
 	Begin(ctx context.Context, events []telemetry.Event) (Tx, error)
+	Check(ctx context.Context) error // an error when the claim is void, or the database's offsets are others
 	Forget()
 	Close()
 }
@@ -33,11 +37,17 @@ type Claim interface {
 // Tx is one transaction: all its writes and the new offset, or nothing.
 type Tx interface {
 	Write(ctx context.Context, events []telemetry.Event) error // a *telemetry.RejectedError stores none and lets the Tx go on
-	DeadLetter(ctx context.Context, seq uint64, index int, e *telemetry.Event, why *telemetry.RejectedError) error
-	DeadFrame(ctx context.Context, seq uint64, data []byte, why *telemetry.RejectedError) error
+	DeadLetter(ctx context.Context, lane int, seq uint64, index int, e *telemetry.Event, why *telemetry.RejectedError) error
+	DeadFrame(ctx context.Context, lane int, seq uint64, h telemetry.Header, data []byte, why *telemetry.RejectedError) error
 	Alerts(ctx context.Context, transitions []alert.Transition) error
-	Commit(ctx context.Context, seq, events uint64) error // the new offset, and how many events there are up to it
+
+	// Commit takes the new offsets, and how many of the events up to them were not in the queue. It returns what became of
+	// the transaction's events.
+	Commit(ctx context.Context, to [telemetry.Lanes]telemetry.Offset, lost uint64) (telemetry.Tally, error)
 }
+
+// ErrOwned says that another worker has the partition just now.
+var ErrOwned = errors.New("another worker owns this queue partition")
 
 // Reader reads frames in order. Next waits until ctx ends, which loses no frame.
 type Reader interface {
@@ -49,6 +59,7 @@ type Reader interface {
 type Metrics struct {
 	Stored, Dead, Gaps prometheus.Counter     // events, events, frames
 	Letters            *prometheus.CounterVec // dead letters, events or frames, by reason
+	Ledger             func(telemetry.Tally)  // told of each transaction
 	Commit             prometheus.Observer    // seconds of a flush
 	Latency            prometheus.Observer    // seconds from a frame's receipt to its commit
 	Failures           prometheus.Counter
@@ -58,30 +69,57 @@ type Metrics struct {
 type Worker struct {
 	Partition  int
 	Partitions int
-	Claim      func(ctx context.Context) (Claim, error) // waits for the ownership
-	Read       func(ctx context.Context, after uint64) (Reader, error)
+	Claim      func(ctx context.Context) (Claim, error) // ErrOwned when it must wait
+	Read       func(lane int, after uint64) Reader
 	Registry   func() *registry.Snapshot
 	Metrics    *Metrics
 	Log        *slog.Logger
 
-	seq, events, taken, missing atomic.Uint64
-	failing                     atomic.Pointer[error]
+	lanes     [telemetry.Lanes]progress
+	known     [telemetry.Lanes]telemetry.Offset // up to where producers is right
+	producers telemetry.Producers
+	missing   atomic.Uint64
+	owns      atomic.Bool
+	failing   atomic.Pointer[error]
 }
 
+// progress of a lane, for others to look at.
+type progress struct{ seq, events, taken atomic.Uint64 }
+
 // A batch is flushed when the queue has no more frames at hand, but not sooner than pace after the flush before, so that
-// a busy worker spares the database small transactions; and at the latest at the other marks.
+// a busy worker spares the database small transactions; and at the latest at the other marks. The frames of the live lane
+// go first; of the other lane a batch takes no more than what keeps them waiting shortly.
 const (
-	pace      = 200 * time.Millisecond
-	maxEvents = 20_000
-	maxBytes  = 4 << 20
-	maxAge    = 300 * time.Millisecond
+	pace        = 200 * time.Millisecond
+	maxEvents   = 20_000
+	maxBackfill = 2_000 // events
+	maxBytes    = 4 << 20
+	maxAge      = 300 * time.Millisecond
+
+	checkEvery = 2 * time.Second // while there is nothing to flush: the database may be another one by now
 )
 
-// Stored returns the offset: the last stored frame, and how many events were stored up to it.
-func (w *Worker) Stored() (seq, events uint64) { return w.seq.Load(), w.events.Load() }
+// Stored returns the offset of a lane: its last stored frame, and how many events were stored up to it.
+func (w *Worker) Stored(lane int) telemetry.Offset {
+	return telemetry.Offset{Seq: w.lanes[lane].seq.Load(), Events: w.lanes[lane].events.Load()}
+}
 
-// Taken returns how many events were taken from the queue, stored or about to be.
-func (w *Worker) Taken() uint64 { return w.taken.Load() }
+// Taken returns how many events of a lane were taken from the queue, stored or about to be.
+func (w *Worker) Taken(lane int) uint64 { return w.lanes[lane].taken.Load() }
+
+// Follow tells how far another worker, who has the partition, has got.
+func (w *Worker) Follow(lane int, o telemetry.Offset) {
+	if !w.owns.Load() {
+		w.progress(lane, o)
+	}
+}
+
+func (w *Worker) progress(lane int, o telemetry.Offset) {
+	l := &w.lanes[lane]
+	l.seq.Store(o.Seq)
+	l.events.Store(o.Events)
+	l.taken.Store(o.Events)
+}
 
 // Missing returns how many frames should have been in the queue and were not, since the start.
 func (w *Worker) Missing() uint64 { return w.missing.Load() }
@@ -96,21 +134,26 @@ func (w *Worker) Err() error {
 
 // Run claims the partition and stores its frames until ctx ends. When the database fails it begins again from the offset
 // that the database has, at growing intervals; nothing is dropped.
-func (w *Worker) Run(ctx context.Context) error {
+func (w *Worker) Run(ctx context.Context) {
 	const shortest, longest = 200 * time.Millisecond, 5 * time.Second
 	pause := shortest
 	for {
 		err := w.own(ctx, func() { pause = shortest })
-		if ctx.Err() != nil {
-			return nil
-		}
-		w.Metrics.Failures.Inc()
-		if w.failing.Swap(&err) == nil {
-			w.Log.Error("worker cannot store, will go on trying", "partition", w.Partition, "err", err)
+		switch {
+		case ctx.Err() != nil:
+			w.failing.Store(nil)
+			return
+		case errors.Is(err, ErrOwned):
+			pause = shortest
+		default:
+			w.Metrics.Failures.Inc()
+			if w.failing.Swap(&err) == nil {
+				w.Log.Error("worker cannot store, will go on trying", "partition", w.Partition, "err", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(pause/2 + rand.N(pause)):
 		}
 		pause = min(2*pause, longest)
@@ -118,33 +161,69 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // own stores frames while it owns the partition. It returns on the first error.
-func (w *Worker) own(ctx context.Context, progress func()) error {
+func (w *Worker) own(ctx context.Context, healthy func()) error {
 	claim, err := w.Claim(ctx)
 	if err != nil {
 		return err
 	}
 	defer claim.Close()
-	seq, events := claim.Offset()
-	w.seq.Store(seq)
-	w.events.Store(events)
-	w.taken.Store(events)
-	f := filling{w: w, claim: claim, seq: seq, events: events, progress: func() {
-		progress()
+	w.owns.Store(true)
+	defer w.owns.Store(false)
+	f := filling{w: w, claim: claim, at: claim.Offsets(), producers: telemetry.Producers{}, timer: time.NewTimer(0), healthy: func() {
+		healthy()
 		if w.failing.Swap(nil) != nil {
 			w.Log.Info("worker stores again", "partition", w.Partition)
 		}
 	}}
+	defer f.timer.Stop()
+	if f.at == w.known && w.producers != nil {
+		f.producers = maps.Clone(w.producers)
+	}
+	for lane, o := range f.at {
+		w.progress(lane, o)
+	}
 	if err := f.startAlerts(ctx); err != nil {
 		return err
 	}
-	reader, err := w.Read(ctx, seq)
-	if err != nil {
-		return err
+	var g errgroup.Group
+	defer g.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	for lane := range f.frames {
+		reader := w.Read(lane, f.at[lane].Seq)
+		frames := make(chan frame)
+		f.frames[lane] = frames
+		g.Go(func() error { read(ctx, lane, reader, frames); return nil })
 	}
-	defer reader.Close()
 	for {
-		if err := f.next(ctx, reader); err != nil {
+		if err := f.next(ctx); err != nil {
 			return err
+		}
+	}
+}
+
+// frame is what a Reader returns.
+type frame struct {
+	lane int
+	seq  uint64
+	data []byte
+	more bool
+	err  error
+}
+
+// read hands frames over, one at a time, until ctx ends or the reader fails.
+func read(ctx context.Context, lane int, r Reader, to chan<- frame) {
+	defer r.Close()
+	for {
+		f := frame{lane: lane}
+		f.seq, f.data, f.more, f.err = r.Next(ctx)
+		select {
+		case to <- f:
+		case <-ctx.Done():
+			return
+		}
+		if f.err != nil {
+			return
 		}
 	}
 }
@@ -153,87 +232,134 @@ func (w *Worker) own(ctx context.Context, progress func()) error {
 type filling struct {
 	w        *Worker
 	claim    Claim
-	progress func()
+	healthy  func() // called after each commit and check
+	frames   [telemetry.Lanes]<-chan frame
+	timer    *time.Timer
 	snapshot *registry.Snapshot
 	alerts   *alert.Evaluator
 
-	decoder telemetry.Decoder
-	batch   telemetry.Batch
-	frames  []mark
-	broken  []brokenFrame
-	seq     uint64 // of the last frame taken in
-	events  uint64 // in the partition up to it
-	bytes   int
-	since   time.Time      // when the first frame was taken in
-	flushed time.Time      // when the last flush began
-	dead    map[int]string // reasons of events that the database refused, by their index in the batch
+	decoder   telemetry.Decoder
+	producers telemetry.Producers
+	batch     telemetry.Batch
+	marks     []mark
+	broken    []brokenFrame
+	at        [telemetry.Lanes]telemetry.Offset // of the last frames taken in
+	late      int                               // events of the backfill lane in the batch
+	lost      uint64                            // events that the queue should have held since the last flush
+	missing   uint64                            // frames
+	bytes     int
+	since     time.Time      // when the first frame was taken in
+	flushed   time.Time      // when the last flush began
+	dead      map[int]string // reasons of events that the database refused, by their index in the batch
 }
+
+// maxLogged is how many dead letters of a flush the log names.
+const maxLogged = 10
 
 // reasonFrame is why a frame that cannot be read is a dead letter.
 const reasonFrame = "frame"
 
 // mark says where in the batch a frame begins.
 type mark struct {
+	lane  int
 	seq   uint64
 	first int
 }
 
 type brokenFrame struct {
-	seq  uint64
-	data []byte
-	err  error
+	frame
+	header telemetry.Header // zero when that is broken too
+	why    error
 }
 
 // next takes the next frame in, or flushes when it is time.
-func (f *filling) next(ctx context.Context, r Reader) error {
-	within := ctx
-	if f.waiting() {
-		var cancel context.CancelFunc
-		within, cancel = context.WithDeadline(ctx, f.flushed.Add(pace))
-		defer cancel()
+func (f *filling) next(ctx context.Context) error {
+	live, backfill := f.frames[telemetry.Live], f.frames[telemetry.Backfill]
+	select {
+	case fr := <-live:
+		return f.take(ctx, fr)
+	default:
 	}
-	seq, data, more, err := r.Next(within)
-	switch {
-	case err != nil && within.Err() != nil && ctx.Err() == nil:
+	if f.late >= maxBackfill {
 		return f.flush(ctx)
-	case err != nil:
-		return err
 	}
-	f.frame(seq, data)
+	if f.waiting() {
+		f.timer.Reset(time.Until(f.flushed.Add(pace)))
+	} else {
+		f.timer.Reset(checkEvery)
+	}
+	select {
+	case fr := <-live:
+		return f.take(ctx, fr)
+	case fr := <-backfill:
+		return f.take(ctx, fr)
+	case <-f.timer.C:
+		if f.waiting() {
+			return f.flush(ctx)
+		}
+		err := f.claim.Check(ctx)
+		if err == nil {
+			f.healthy()
+		}
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// waiting reports whether frames were taken in and not flushed.
+func (f *filling) waiting() bool { return len(f.marks)+len(f.broken) > 0 }
+
+// take takes a frame in, and flushes when the batch is full or no more frames are at hand.
+func (f *filling) take(ctx context.Context, fr frame) error {
+	if fr.err != nil {
+		return fr.err
+	}
+	f.add(fr)
 	now := time.Now()
-	if len(f.batch.Events) >= maxEvents || f.bytes >= maxBytes || now.Sub(f.since) >= maxAge || !more && now.Sub(f.flushed) >= pace {
+	if len(f.batch.Events) >= maxEvents || f.bytes >= maxBytes || now.Sub(f.since) >= maxAge || !fr.more && now.Sub(f.flushed) >= pace {
 		return f.flush(ctx)
 	}
 	return nil
 }
 
-// waiting reports whether frames were taken in and not flushed.
-func (f *filling) waiting() bool { return len(f.frames)+len(f.broken) > 0 }
-
-// frame takes a frame in.
-func (f *filling) frame(seq uint64, data []byte) {
-	if seq != f.seq+1 {
-		f.w.Metrics.Gaps.Add(float64(seq - f.seq - 1))
-		f.w.missing.Add(seq - f.seq - 1)
-		f.w.Log.Error("frames are missing from the queue", "partition", f.w.Partition, "first", f.seq+1, "last", seq-1)
+// add puts the events of a frame into the batch.
+func (f *filling) add(fr frame) {
+	at := &f.at[fr.lane]
+	gap := fr.seq - at.Seq - 1
+	if fr.seq != at.Seq+1 {
+		f.missing += fr.seq - at.Seq - 1
+		f.w.Log.Error("frames are missing from the queue", "partition", f.w.Partition, "lane", fr.lane, "first", at.Seq+1, "last", fr.seq-1)
 	}
 	if !f.waiting() {
 		f.since = time.Now()
 	}
 	first := len(f.batch.Events)
-	h, err := f.decoder.Append(&f.batch, data)
-	if h.Events > 0 { // the frame's own count holds over missing and broken frames
-		f.events = h.Before + uint64(h.Events)
+	h, err := f.decoder.Append(&f.batch, fr.data)
+	if h.Events > 0 {
+		_, known := f.producers[h.Producer]
+		missing := f.producers.Missing(h)
+		if !known { // how many events the missing frames held cannot be told: one at least
+			missing = gap
+		}
+		if missing > 0 {
+			f.w.Log.Error("events are missing from the queue", "partition", f.w.Partition, "lane", fr.lane, "before", fr.seq, "events", missing)
+		}
+		f.lost += missing
+		at.Events += missing + uint64(h.Events)
 	}
 	if err != nil {
-		f.w.Log.Error("a frame of the queue cannot be read", "partition", f.w.Partition, "seq", seq, "err", err)
-		f.broken = append(f.broken, brokenFrame{seq, data, err})
+		f.w.Log.Error("a frame of the queue cannot be read", "partition", f.w.Partition, "lane", fr.lane, "seq", fr.seq, "err", err)
+		f.broken = append(f.broken, brokenFrame{fr, h, err})
 	} else {
-		f.frames = append(f.frames, mark{seq, first})
+		f.marks = append(f.marks, mark{fr.lane, fr.seq, first})
 	}
-	f.seq = seq
-	f.bytes += len(data)
-	f.w.taken.Store(f.events)
+	if fr.lane == telemetry.Backfill {
+		f.late += len(f.batch.Events) - first
+	}
+	at.Seq = fr.seq
+	f.bytes += len(fr.data)
+	f.w.lanes[fr.lane].taken.Store(at.Events)
 }
 
 // flush stores the batch and the offset in one transaction.
@@ -258,7 +384,7 @@ func (f *filling) flush(ctx context.Context) error {
 		}
 	}
 	for _, b := range f.broken {
-		if err := tx.DeadFrame(ctx, b.seq, b.data, &telemetry.RejectedError{Reason: reasonFrame, Err: b.err}); err != nil {
+		if err := tx.DeadFrame(ctx, b.lane, b.seq, b.header, b.data, &telemetry.RejectedError{Reason: reasonFrame, Err: b.why}); err != nil {
 			return err
 		}
 	}
@@ -272,22 +398,32 @@ func (f *filling) flush(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := tx.Commit(ctx, f.seq, f.events); err != nil {
+	tally, err := tx.Commit(ctx, f.at, f.lost)
+	if err != nil {
 		return err
 	}
+	failpoint.Hit("worker.committed")
 	f.alerts.Commit()
 	w := f.w
-	w.seq.Store(f.seq)
-	w.events.Store(f.events)
+	for lane, o := range f.at {
+		w.progress(lane, o)
+	}
+	w.known, w.producers = f.at, maps.Clone(f.producers)
+	w.missing.Add(f.missing)
+	w.Metrics.Gaps.Add(float64(f.missing))
 	w.Metrics.Stored.Add(float64(len(events) - len(f.dead)))
 	w.Metrics.Dead.Add(float64(len(f.dead)))
 	for _, reason := range f.dead {
 		w.Metrics.Letters.WithLabelValues(reason).Inc()
 	}
+	w.Metrics.Ledger(tally)
 	w.Metrics.Letters.WithLabelValues(reasonFrame).Add(float64(len(f.broken)))
+	if n := len(f.dead); n > maxLogged {
+		w.Log.Error("more events went to the dead letters", "partition", w.Partition, "events", n-maxLogged)
+	}
 	now := time.Now()
 	w.Metrics.Commit.Observe(now.Sub(start).Seconds())
-	for _, m := range f.frames {
+	for _, m := range f.marks {
 		if m.first < len(events) {
 			w.Metrics.Latency.Observe(now.Sub(events[m.first].ReceivedAt.Time()).Seconds())
 		}
@@ -295,8 +431,8 @@ func (f *filling) flush(ctx context.Context) error {
 	f.batch.Reset()
 	clear(f.dead)
 	clear(f.broken)
-	f.frames, f.broken, f.bytes = f.frames[:0], f.broken[:0], 0
-	f.progress()
+	f.marks, f.broken, f.bytes, f.late, f.lost, f.missing = f.marks[:0], f.broken[:0], 0, 0, 0, 0
+	f.healthy()
 	return nil
 }
 
@@ -314,14 +450,16 @@ func (f *filling) write(ctx context.Context, tx Tx, i, j int) error {
 		}
 		return f.write(ctx, tx, half, j)
 	}
-	at := sort.Search(len(f.frames), func(k int) bool { return f.frames[k].first > i }) - 1
+	at := f.marks[sort.Search(len(f.marks), func(k int) bool { return f.marks[k].first > i })-1]
 	e := &f.batch.Events[i]
-	f.w.Log.Error("an event goes to the dead letters", "device", e.Device, "time", e.Time.Time(), "reason", rejected.Reason, "err", rejected.Err)
+	if len(f.dead) < maxLogged {
+		f.w.Log.Error("an event goes to the dead letters", "device", e.Device, "time", e.Time.Time(), "reason", rejected.Reason, "err", rejected.Err)
+	}
 	if f.dead == nil {
 		f.dead = map[int]string{}
 	}
 	f.dead[i] = rejected.Reason
-	return tx.DeadLetter(ctx, f.frames[at].seq, i-f.frames[at].first, e, rejected)
+	return tx.DeadLetter(ctx, at.lane, at.seq, i-at.first, e, rejected)
 }
 
 // startAlerts goes on from the open alerts of the partition's devices.

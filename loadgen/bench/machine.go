@@ -39,12 +39,6 @@ func describeMachine(dir string) (Machine, error) {
 	return m, err
 }
 
-// peakMemory returns the most memory that a process has had, in MiB.
-func peakMemory(pid int) (float64, error) {
-	v, err := field(fmt.Sprintf("/proc/%d/status", pid), "VmHWM")
-	return kilobytes(v) / 1024, err
-}
-
 // field returns what follows "name:" in a file of /proc.
 func field(path, name string) (string, error) {
 	text, err := os.ReadFile(path)

@@ -1,14 +1,9 @@
-// Bench measures the service against what the same machine can do at best, and writes a table and bench.json.
+// Bench measures the service against what the same machine can do at best, and writes a table, bench.json and bench.svg.
 //
-// It starts nsready up on a directory of its own with 1000 devices of 10 parameters, and interleaves, in each round:
-//
-//   - raw COPY: pgx's CopyFrom with two writers into the original platform's table, in the same database;
-//   - end to end: batches of 100 events through the service, from the first request to the last commit;
-//   - bare 202: requests of one event to an HTTP server that only reads them;
-//   - single events: the same requests to the service, each answered when its event is on disk.
-//
-// Load, service and database share the machine, so only the ratios say anything about the service. It is a program of its
-// own, as the product has no use for any of it.
+// It starts nsready up on a directory of its own with 1000 devices of 10 parameters, and in each round measures one phase
+// after the other (see phases), so that what the machine does meanwhile hits all alike. What is compared with one another
+// is compared within its round; the result is the median of the rounds. Load, service and database share the machine, so
+// only the ratios say anything about the service. It is a program of its own, as the product has no use for any of it.
 package main
 
 import (
@@ -18,54 +13,34 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
-	"text/tabwriter"
-	"time"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	interrupted := ctx.Err() != nil
 	stop()
+	if interrupted {
+		fmt.Fprintln(os.Stderr, "bench: interrupted")
+		os.Exit(130)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// goals are the ratios to reach.
-var goals = map[string]float64{ratioBatches: 15, ratioSingles: 0.5}
-
-const (
-	ratioBatches = "end to end / raw COPY"
-	ratioSingles = "single events / bare 202"
-)
-
-// Result is bench.json. Rates are per second.
-type Result struct {
-	Time    time.Time          `json:"time"`
-	Machine Machine            `json:"machine"`
-	Rounds  []Round            `json:"rounds"`
-	Medians Round              `json:"medians"`
-	Ratios  map[string]float64 `json:"ratios"` // medians of the rounds' ratios
-	Goals   map[string]float64 `json:"goals"`
-}
-
-// Round is one round of all measurements.
-type Round struct {
-	RawCopy      float64 `json:"raw_copy_values"`
-	EndToEnd     float64 `json:"end_to_end_values"`
-	Acknowledged float64 `json:"acknowledged_values"` // of end to end, until the last answer
-	Bare         float64 `json:"bare_202_requests"`
-	Single       float64 `json:"single_event_requests"`
-	SingleP99    float64 `json:"single_event_p99_ms"` // at the maximum rate
-	ServiceRSS   float64 `json:"service_rss_mib"`     // the most so far
+type options struct {
+	rounds      int
+	binary, dir string
+	phases      []phase
+	size        size
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
@@ -73,9 +48,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	fs.SetOutput(stderr)
 	o := options{}
 	short := fs.Bool("short", false, "a tenth of the load: for trying the benchmark, not for its figures")
-	out := fs.String("out", "bench.json", "`file` to write the result to")
+	only := fs.String("only", "", "`phases` to measure, and those they compare with: a list with commas of "+phaseNames())
+	out := fs.String("out", "bench.json", "`file` to write the result to; a picture of it goes beside it, as .svg")
 	respond := fs.Bool("respond", false, "serve bare 202s until the standard input ends (the benchmark starts itself so)")
-	fs.IntVar(&o.rounds, "rounds", 3, "how often to measure each")
+	fs.IntVar(&o.rounds, "rounds", 3, "how often to measure each, 1 to 9")
 	fs.StringVar(&o.binary, "binary", "bin/nsready", "`file` of the service")
 	fs.StringVar(&o.dir, "dir", "", "`directory` for the service's data, on the disk to measure (default: a temporary one)")
 	if err := fs.Parse(args); err != nil {
@@ -87,8 +63,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if *respond {
 		return serveBare(stdout)
 	}
-	if o.rounds < 1 || fs.NArg() > 0 {
-		return errors.New("want at least one round, and no arguments beside the flags")
+	if o.rounds < 1 || o.rounds > 9 || fs.NArg() > 0 { // events of longer runs would be late ones
+		return errors.New("want 1 to 9 rounds, and no arguments beside the flags")
+	}
+	if o.phases, err = choose(*only); err != nil {
+		return err
 	}
 	o.size = full
 	if *short {
@@ -114,6 +93,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
+	result.Short = *short
 	text, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
 		return err
@@ -121,98 +101,63 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := os.WriteFile(*out, append(text, '\n'), 0o644); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
-	return result.print(stdout)
+	if err := os.WriteFile(strings.TrimSuffix(*out, filepath.Ext(*out))+".svg", result.picture(), 0o644); err != nil {
+		return fmt.Errorf("writing the picture: %w", err)
+	}
+	_, err = stdout.Write(result.table())
+	return err
 }
 
-// serveBare is the best that net/http can do: it reads each request and answers 202. Its address goes to w.
-func serveBare(w io.Writer) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintln(w, l.Addr()); err != nil {
-		return err
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := io.Copy(io.Discard, r.Body); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		w.WriteHeader(http.StatusAccepted)
-	})}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(l) }()
-	parentGone := make(chan struct{})
-	go func() { io.Copy(io.Discard, os.Stdin); close(parentGone) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-parentGone:
-		return server.Close()
-	}
+// phase is one measurement of a round.
+type phase struct {
+	name  string
+	title string
+	needs []string // phases of the same round that it compares with or gets its load from
+	run   func(context.Context, *bench, *round) error
 }
 
-// complete works out medians and ratios.
-func (r *Result) complete() {
-	of := func(f func(Round) float64) float64 {
-		list := make([]float64, len(r.Rounds))
-		for i, round := range r.Rounds {
-			list[i] = f(round)
-		}
-		return median(list)
-	}
-	r.Medians = Round{
-		RawCopy:      of(func(r Round) float64 { return r.RawCopy }),
-		EndToEnd:     of(func(r Round) float64 { return r.EndToEnd }),
-		Acknowledged: of(func(r Round) float64 { return r.Acknowledged }),
-		Bare:         of(func(r Round) float64 { return r.Bare }),
-		Single:       of(func(r Round) float64 { return r.Single }),
-		SingleP99:    of(func(r Round) float64 { return r.SingleP99 }),
-		ServiceRSS:   of(func(r Round) float64 { return r.ServiceRSS }),
-	}
-	r.Ratios = map[string]float64{
-		ratioBatches: of(func(r Round) float64 { return r.EndToEnd / r.RawCopy }),
-		ratioSingles: of(func(r Round) float64 { return r.Single / r.Bare }),
-	}
-	r.Goals = goals
+// phases are all there are, in the order in which a round measures them. The figures that each yields are in figures.
+var phases = []phase{
+	{"copy", "Raw COPY: pgx with two writers into the original platform's table", nil, copyOriginal},
+	{"telemetry", "Pre-encoded COPY: two writers into telemetry itself", nil, copyTelemetry},
+	{"x100", "End to end, NDJSON of 100 events a request", nil, batches},
+	{"x10", "End to end, NDJSON of 10 events a request", nil, smallBatches},
+	{"bare", "Bare responder: net/http that reads a request and answers 202", nil, bareResponder},
+	{"single", "End to end, one event a request", nil, singleEvents},
+	{"half", "Acknowledgement at half of the maximum, from when a request is due", []string{"x100", "single"}, halfLoad},
+	{"retransmit", "End to end x100, every tenth request sent again", []string{"x100"}, retransmissions},
+	{"fsync", "End to end with 4 ms more on each fsync of the service and PostgreSQL", []string{"x100", "single"}, slowFsync},
+	{"queued", "Events of one value queued while the worker cannot store", nil, queued},
 }
 
-// median returns the middle of a list that is not empty, of an even one the mean of its middle two.
-func median(list []float64) float64 {
-	list = slices.Sorted(slices.Values(list))
-	n := len(list)
-	return (list[(n-1)/2] + list[n/2]) / 2
+func phaseNames() string {
+	var names []string
+	for _, p := range phases {
+		names = append(names, p.name)
+	}
+	return strings.Join(names, ", ")
 }
 
-func (r *Result) print(w io.Writer) error {
-	m := r.Machine
-	fmt.Fprintf(w, "%s, %d cores, %.0f GiB, %s, %s, PostgreSQL %s, fdatasync of 8 kB %.2f ms\n\n", m.CPU, m.Cores, m.MemoryGiB, m.Kernel, m.Go, m.PostgreSQL["server_version"], m.FsyncMs)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	row := func(name string, format string, median float64, f func(Round) float64, remark string) {
-		fmt.Fprint(t, name, "\t")
-		for _, round := range r.Rounds {
-			fmt.Fprintf(t, format+"\t", f(round))
+// choose returns the phases of a list of names, with those they need; all when the list is empty.
+func choose(list string) (chosen []phase, err error) {
+	if list == "" {
+		return phases, nil
+	}
+	wanted := map[string]bool{}
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.IndexFunc(phases, func(p phase) bool { return p.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("-only: there is no phase %q; there are %s", name, phaseNames())
 		}
-		fmt.Fprintf(t, format+"\t%s\n", median, remark)
-	}
-	fmt.Fprint(t, "\t")
-	for i := range r.Rounds {
-		fmt.Fprintf(t, "round %d\t", i+1)
-	}
-	fmt.Fprint(t, "median\t\n")
-	goal := func(name string) string {
-		if r.Ratios[name] < goals[name] {
-			return fmt.Sprintf(" below the goal of %g", goals[name])
+		wanted[name] = true
+		for _, needed := range phases[i].needs {
+			wanted[needed] = true
 		}
-		return fmt.Sprintf(" goal: %g", goals[name])
 	}
-	row("raw COPY, values/s", "%.0f", r.Medians.RawCopy, func(r Round) float64 { return r.RawCopy }, "")
-	row("end to end, values/s", "%.0f", r.Medians.EndToEnd, func(r Round) float64 { return r.EndToEnd }, "")
-	row(ratioBatches, "%.2f", r.Ratios[ratioBatches], func(r Round) float64 { return r.EndToEnd / r.RawCopy }, goal(ratioBatches))
-	row("bare 202, requests/s", "%.0f", r.Medians.Bare, func(r Round) float64 { return r.Bare }, "")
-	row("single events, requests/s", "%.0f", r.Medians.Single, func(r Round) float64 { return r.Single }, "")
-	row(ratioSingles, "%.2f", r.Ratios[ratioSingles], func(r Round) float64 { return r.Single / r.Bare }, goal(ratioSingles))
-	row("p99 of single events, ms", "%.1f", r.Medians.SingleP99, func(r Round) float64 { return r.SingleP99 }, "")
-	row("peak memory of the service, MiB", "%.0f", r.Medians.ServiceRSS, func(r Round) float64 { return r.ServiceRSS }, "")
-	return t.Flush()
+	for _, p := range phases {
+		if wanted[p.name] {
+			chosen = append(chosen, p)
+		}
+	}
+	return chosen, nil
 }

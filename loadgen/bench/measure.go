@@ -1,345 +1,137 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
-
-	"github.com/nsready/nsready/engine/registry"
-	"github.com/nsready/nsready/engine/store"
-	"github.com/nsready/nsready/engine/store/storebench"
-	"github.com/nsready/nsready/engine/telemetry"
-	"github.com/nsready/nsready/loadgen"
 )
-
-const (
-	devices    = 1000
-	parameters = 10
-)
-
-type options struct {
-	rounds      int
-	binary, dir string
-	size        size
-}
 
 // size is how much one measurement takes. Every device sends one event in a turn.
 type size struct {
-	copyRows   int
-	copyLimit  time.Duration
-	chunks     int // a chunk is encoded ahead of its measurement, and so bounds the memory
-	chunkTurns int
-	singles    int // turns
+	copyRows       int
+	copyLimit      time.Duration
+	telemetryTurns int
+	chunks         int // of x100: a chunk is encoded ahead of its measurement, and so bounds the memory
+	chunkTurns     int
+	x10Turns       int
+	singleTurns    int
+	halfBatches    int // turns
+	halfSingles    int // turns
+	queuedChunks   int
+	queuedTurns    int // of a chunk
 }
 
 var (
-	full  = size{copyRows: 1_000_000, copyLimit: 8 * time.Second, chunks: 2, chunkTurns: 500, singles: 200}
-	tenth = size{copyRows: 100_000, copyLimit: 4 * time.Second, chunks: 1, chunkTurns: 100, singles: 40}
-)
-
-const (
-	batchConnections  = 32
-	batchEvents       = 100
-	singleConnections = 128
+	full = size{copyRows: 1_000_000, copyLimit: 8 * time.Second, telemetryTurns: 1000, chunks: 2, chunkTurns: 500, x10Turns: 300,
+		singleTurns: 200, halfBatches: 600, halfSingles: 100, queuedChunks: 10, queuedTurns: 1000}
+	tenth = size{copyRows: 100_000, copyLimit: 2 * time.Second, telemetryTurns: 100, chunks: 1, chunkTurns: 100, x10Turns: 30,
+		singleTurns: 20, halfBatches: 60, halfSingles: 20, queuedChunks: 1, queuedTurns: 1000}
 )
 
 // bench is what all measurements share.
 type bench struct {
 	options
-	service *process
-	bare    string // address
-	db      *storebench.DB
-	seq     *loadgen.Sequence
-	turn    uint64 // the next of the sequence
-	devices []uuid.UUID
-	keys    []string
+	service *service
+	slow    *service // with slow fsyncs, started when it is first needed
+	slowErr error    // why there is none
+	bare    string   // address of the bare responder
+}
+
+// round holds the figures of a round by their keys.
+type round struct {
+	figures  map[string]float64
+	remarks  map[string]string // what makes a figure invalid
+	missing  map[string]string // phases that were not measured, and why
+	progress func(format string, args ...any)
+}
+
+func newRound() *round {
+	return &round{figures: map[string]float64{}, remarks: map[string]string{}, missing: map[string]string{}, progress: func(string, ...any) {}}
+}
+
+// set notes a figure. A remark says why it must not be believed, if it mustn't.
+func (r *round) set(key string, value float64, remark string) {
+	r.figures[key] = value
+	if remark != "" {
+		r.remarks[key] = remark
+	}
+	f := figureOf(key)
+	r.progress("%s: %s %s %s %s", f.phase(), f.name, format(value), f.unit, remark)
 }
 
 func measure(ctx context.Context, o options, progress io.Writer) (_ *Result, err error) {
-	result := &Result{Time: time.Now().UTC()}
+	result := &Result{Time: time.Now().UTC(), Commit: commit(ctx, o.binary)}
 	if result.Machine, err = describeMachine(o.dir); err != nil {
 		return nil, err
 	}
 	b := &bench{options: o}
 	fmt.Fprintln(progress, "starting the service with", devices, "devices of", parameters, "parameters")
-	ready, err := b.startService(ctx)
-	if err != nil {
+	if b.service, err = startService(ctx, filepath.Join(o.dir, "service"), o.binary); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.service.stop()) }()
+	defer func() { err = errors.Join(err, b.service.close(ctx)) }()
+	defer func() {
+		if b.slow != nil {
+			err = errors.Join(err, b.slow.close(ctx))
+		}
+	}()
 	stopBare, err := b.startBare(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stopBare()) }()
-	if err := b.prepare(ctx, ready.DatabaseURL); err != nil {
+	if result.Machine.PostgreSQL, err = b.service.db.Settings(ctx); err != nil {
 		return nil, err
 	}
-	defer b.db.Close(context.WithoutCancel(ctx))
-	if result.Machine.PostgreSQL, err = b.db.Settings(ctx); err != nil {
-		return nil, err
-	}
-	collector := strings.TrimPrefix(ready.Collector, "http://")
+	var rounds []*round
 	for i := range o.rounds {
-		var r Round
-		say := func(format string, args ...any) {
-			fmt.Fprintf(progress, "round %d of %d: "+format+"\n", append([]any{i + 1, o.rounds}, args...)...)
+		r := newRound()
+		began := time.Now()
+		r.progress = func(text string, args ...any) {
+			fmt.Fprintf(progress, "%3.0f s, round %d of %d: %s\n", time.Since(result.Time).Seconds(), i+1, o.rounds, fmt.Sprintf(text, args...))
 		}
-		if r.RawCopy, err = b.rawCopy(ctx); err != nil {
-			return nil, fmt.Errorf("raw COPY: %w", err)
-		}
-		say("raw COPY %.0f values/s", r.RawCopy)
-		if r.EndToEnd, r.Acknowledged, err = b.endToEnd(ctx, collector); err != nil {
-			return nil, fmt.Errorf("end to end: %w", err)
-		}
-		say("end to end %.0f values/s", r.EndToEnd)
-		requests := b.seq.Requests(collector, singleConnections, 1, b.turn, o.size.singles)
-		bare, err := b.fire(ctx, b.bare, requests)
-		if err != nil {
-			return nil, fmt.Errorf("bare 202: %w", err)
-		}
-		r.Bare = bare.PerSecond()
-		say("bare 202 %.0f requests/s", r.Bare)
-		single, _, err := b.store(ctx, collector, requests, o.size.singles)
-		if err != nil {
-			return nil, fmt.Errorf("single events: %w", err)
-		}
-		r.Single, r.SingleP99 = single.PerSecond(), single.Latency.P99
-		say("single events %.0f requests/s", r.Single)
-		if r.ServiceRSS, err = peakMemory(b.service.cmd.Process.Pid); err != nil {
+		// Each round begins with an empty table, or the last one would find a longer way down its index.
+		if err := b.service.db.Empty(ctx); err != nil {
 			return nil, err
 		}
-		result.Rounds = append(result.Rounds, r)
+		for _, p := range o.phases {
+			if err := p.run(ctx, b, r); err != nil {
+				return nil, fmt.Errorf("%s: %w", p.name, err)
+			}
+		}
+		r.progress("took %.0f s", time.Since(began).Seconds())
+		rounds = append(rounds, r)
 	}
-	result.complete()
+	result.Seconds = time.Since(result.Time).Seconds()
+	result.complete(o.phases, rounds)
 	return result, nil
 }
 
-// readyFile is what nsready up writes when it takes events.
-type readyFile struct {
-	Collector   string `json:"collector"` // URL
-	DatabaseURL string `json:"database_url"`
-}
-
-func (b *bench) startService(ctx context.Context) (ready readyFile, err error) {
-	config := filepath.Join(b.dir, "bench.hcl")
-	if err := os.WriteFile(config, declaration(), 0o644); err != nil {
-		return ready, fmt.Errorf("writing the declaration: %w", err)
-	}
-	announced := filepath.Join(b.dir, "ready.json")
-	free := "127.0.0.1:0"
-	b.service, err = start(b.dir, b.binary, "up", "-config", config, "-data", filepath.Join(b.dir, "data"), "-ready-file", announced,
-		"-collector", free, "-admin", free, "-nats-monitor", free, "-postgres", free)
-	if err != nil {
-		return ready, err
-	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(2 * time.Minute)
-	for {
-		text, err := os.ReadFile(announced)
-		if err == nil && json.Unmarshal(text, &ready) == nil && ready.DatabaseURL != "" {
-			return ready, nil
+// commit returns which commit a binary was built from. One that does not say is taken to be of the working directory's.
+func commit(ctx context.Context, binary string) string {
+	revision, changed := "", ""
+	if info, err := buildinfo.ReadFile(binary); err == nil {
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				revision = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				changed = "-dirty"
+			}
 		}
-		select {
-		case <-tick.C:
-			continue
-		case <-b.service.done:
-			err = errors.New("it ended")
-		case <-deadline:
-			err = errors.New("it is not ready after 2 minutes")
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		return ready, errors.Join(fmt.Errorf("starting the service: %w", err), b.service.stop())
 	}
-}
-
-// declaration is the estate that is measured.
-func declaration() []byte {
-	names := []string{"voltage", "current", "power", "frequency", "power_factor", "energy", "temperature", "humidity", "pressure", "flow"}
-	var b bytes.Buffer
-	b.WriteString("template \"bench\" {\n")
-	for _, name := range names[:parameters] {
-		fmt.Fprintf(&b, "  parameter %q {\n    min = 0\n    max = 500\n  }\n", name)
-	}
-	fmt.Fprintf(&b, `}
-
-customer "bench" {
-  project "bench" {
-    site "bench" {
-      device "device" {
-        for_each = range(%d)
-        name     = format("device-%%04d", each.value)
-        type     = "meter"
-        template = "bench"
-      }
-    }
-  }
-}
-`, devices)
-	return b.Bytes()
-}
-
-// startBare runs this program as a bare responder, in a process of its own as the service is.
-func (b *bench) startBare(ctx context.Context) (stop func() error, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, self, "-respond")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting the bare responder: %w", err)
-	}
-	stop = func() error {
-		if err := errors.Join(in.Close(), cmd.Wait()); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("stopping the bare responder: %w", err)
-		}
-		return nil
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("starting the bare responder: %w", err), stop())
-	}
-	b.bare = strings.TrimSpace(line)
-	return stop, nil
-}
-
-// prepare learns the devices from the registry and fixes the sequence of all events to come.
-func (b *bench) prepare(ctx context.Context, url string) error {
-	s, err := store.Open(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	snapshot, err := s.LoadRegistry(ctx)
-	if err != nil {
-		return err
-	}
-	for _, d := range snapshot.Devices {
-		b.devices = append(b.devices, d.ID)
-	}
-	for _, p := range snapshot.Parameters {
-		b.keys = append(b.keys, p.Key)
-	}
-	if len(b.devices) != devices || len(b.keys) != parameters {
-		return fmt.Errorf("the registry holds %v, want %d devices of %d parameters", snapshot, devices, parameters)
-	}
-	if b.seq, err = sequence(snapshot); err != nil {
-		return err
-	}
-	b.db, err = storebench.Open(ctx, url)
-	return err
-}
-
-// sequence gives each device an event a millisecond: fewer than go by, so that no time lies in the future.
-func sequence(snapshot *registry.Snapshot) (*loadgen.Sequence, error) {
-	fleet, err := loadgen.NewFleet(snapshot)
-	if err != nil {
-		return nil, err
-	}
-	return &loadgen.Sequence{Fleet: fleet, Run: "bench", Start: telemetry.MicrosOf(time.Now().Truncate(time.Second)), Step: 1000, Anonymous: true}, nil
-}
-
-// rawCopy returns rows a second, which are values a second.
-func (b *bench) rawCopy(ctx context.Context) (float64, error) {
-	rows, took, err := b.db.CopyOriginal(ctx, storebench.Original{Devices: b.devices, Keys: b.keys, Start: b.seq.Start,
-		Rows: b.size.copyRows, Limit: b.size.copyLimit, Writers: 2})
-	if err != nil {
-		return 0, err
-	}
-	return float64(rows) / took.Seconds(), nil
-}
-
-// endToEnd returns values a second, until the last commit and until the last answer.
-func (b *bench) endToEnd(ctx context.Context, collector string) (stored, acknowledged float64, err error) {
-	var values, untilCommit, untilAnswer float64
-	for range b.size.chunks {
-		requests := b.seq.Requests(collector, batchConnections, batchEvents, b.turn, b.size.chunkTurns)
-		report, took, err := b.store(ctx, collector, requests, b.size.chunkTurns)
+	if revision == "" {
+		text, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").Output()
 		if err != nil {
-			return 0, 0, err
+			return "unknown"
 		}
-		values += float64(b.size.chunkTurns * devices * parameters)
-		untilCommit += took.Seconds()
-		untilAnswer += report.Seconds
+		return strings.TrimSpace(string(text))
 	}
-	return values / untilCommit, values / untilAnswer, nil
-}
-
-// fire sends requests as fast as the answers come, after a checkpoint and a garbage collection.
-func (b *bench) fire(ctx context.Context, addr string, requests [][][]byte) (loadgen.RawReport, error) {
-	if err := b.db.Checkpoint(ctx); err != nil {
-		return loadgen.RawReport{}, err
-	}
-	runtime.GC()
-	report, err := loadgen.Raw(ctx, loadgen.RawOptions{Addr: addr, Requests: requests})
-	if err == nil && report.Refusal != "" {
-		err = fmt.Errorf("not every request was accepted: %v, such as %s", report.Answers, report.Refusal)
-	}
-	return report, err
-}
-
-// store fires requests that hold the sequence's next turns, waits until all are committed, and counts what is stored. It
-// returns the time from the first request to the last commit.
-func (b *bench) store(ctx context.Context, addr string, requests [][][]byte, turns int) (report loadgen.RawReport, took time.Duration, err error) {
-	before, err := b.db.Committed(ctx)
-	if err != nil {
-		return report, 0, err
-	}
-	if report, err = b.fire(ctx, addr, requests); err != nil {
-		return report, 0, err
-	}
-	first := b.turn * devices
-	b.turn += uint64(turns)
-	events := int64(turns * devices)
-	poll := time.NewTicker(2 * time.Millisecond)
-	defer poll.Stop()
-	for last, changed := int64(-1), time.Now(); ; {
-		now, err := b.db.Committed(ctx)
-		if err != nil {
-			return report, 0, err
-		}
-		if now-before >= events {
-			break
-		}
-		if now != last {
-			last, changed = now, time.Now()
-		}
-		if time.Since(changed) > 30*time.Second {
-			return report, 0, fmt.Errorf("%d of %d accepted events are committed, and none for 30 s", now-before, events)
-		}
-		select {
-		case <-ctx.Done():
-			return report, 0, ctx.Err()
-		case <-poll.C:
-		}
-	}
-	took = time.Since(report.Began)
-	values, err := b.db.Stored(ctx, b.seq.Time(first), b.seq.Time(first+uint64(events)))
-	if err == nil && values != events*parameters {
-		err = fmt.Errorf("%d values are stored, %d were sent", values, events*parameters)
-	}
-	return report, took, err
+	return revision + changed
 }

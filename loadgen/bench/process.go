@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -18,8 +17,8 @@ type process struct {
 	err  error         // how, once done is closed
 }
 
-func start(dir, program string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(program, args...), log: filepath.Join(dir, "service.log"), done: make(chan struct{})}
+func start(logFile string, args []string) (*process, error) {
+	p := &process{cmd: exec.Command(args[0], args[1:]...), log: logFile, done: make(chan struct{})}
 	log, err := os.Create(p.log)
 	if err != nil {
 		return nil, err
@@ -35,12 +34,15 @@ func start(dir, program string, args ...string) (*process, error) {
 	return p, nil
 }
 
-// stop asks the process to end and waits for it. The error of one that failed holds the end of its output.
-func (p *process) stop() error {
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// stop asks the process to end, waits for it, and kills it when that takes too long. The error of one that failed holds
+// the end of its output.
+func (p *process) stop(patience time.Duration) error {
 	p.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
 	select {
 	case <-p.done:
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		if err := p.cmd.Process.Kill(); err != nil {
 			return fmt.Errorf("killing the service: %w", err)
 		}

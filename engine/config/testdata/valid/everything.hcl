@@ -14,6 +14,20 @@ retention {
   compress_after = "7d"
 }
 
+limits {
+  connections             = 4096
+  connections_per_address = 512
+
+  device {
+    events_per_second = 0.5
+    burst             = 86400
+  }
+  customer {
+    events_per_second = 20000
+    burst             = "1e6"
+  }
+}
+
 platform "queue_depth" {
   warning  = 1000
   critical = 10000
@@ -60,10 +74,22 @@ template "energy_meter" {
 
 customer "Acme Group" {
   metadata = { industry = "textiles", sites = 2, "a/b" = [true, null] }
+
+  limits {
+    device {
+      events_per_second = 2
+      burst             = 10
+    }
+  }
 }
 
 customer "Acme Mills" {
   parent = "Acme Group"
+
+  limits {
+    events_per_second = local.stations["north"] + 999
+    burst             = 5000
+  }
 
   project "energy" {
     description = "Energy of ${local.city}%{if true}!%{else}?%{endif}"
@@ -107,6 +133,11 @@ customer "Acme Mills" {
         type        = each.key == 0 ? "master" : "sensor"
         external_id = each.value > 1 ? null : "only-${each.key + length(local.stations)}-${each.value}" == "" ? "x" : null
         template    = "energy_meter"
+
+        limits {
+          events_per_second = each.value
+          burst             = 10 * each.value
+        }
       }
     }
   }

@@ -1,0 +1,6 @@
+limits {
+  connections = 100
+}
+limits { # ERROR: Duplicate limits
+  connections = 100
+}

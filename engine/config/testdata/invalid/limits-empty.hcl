@@ -1,0 +1,2 @@
+limits { # ERROR: Missing limit
+}

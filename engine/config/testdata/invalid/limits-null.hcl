@@ -1,0 +1,6 @@
+limits {
+  device {
+    events_per_second = null # ERROR: Missing value
+    burst             = 10
+  }
+}

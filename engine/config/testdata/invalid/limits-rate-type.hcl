@@ -1,0 +1,6 @@
+limits {
+  device {
+    events_per_second = "many" # ERROR: Wrong type
+    burst             = 10
+  }
+}
