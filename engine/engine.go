@@ -157,8 +157,9 @@ func (e *Engine) newPipeline(ctx context.Context) error {
 	e.seen = make([]uint64, len(e.queue.Partitions()))
 	n := len(e.queue.Partitions()) / telemetry.Lanes
 	e.claims = make([]atomic.Pointer[store.Claim], n)
+	turn := make(chan struct{}, 1)
 	for i := range n {
-		e.workers = append(e.workers, e.newWorker(i, n))
+		e.workers = append(e.workers, e.newWorker(i, n, turn))
 	}
 	e.rejections = &rejections{store: e.store, log: e.log.With("component", "ingest")}
 	e.crew = newCrew(e.store, e.options.Name, e.queue.Connected, e.log.With("component", "worker"))
@@ -182,7 +183,7 @@ func (e *Engine) listen(name, address string) (net.Listener, error) {
 	return l, nil
 }
 
-func (e *Engine) newWorker(i, n int) *worker.Worker {
+func (e *Engine) newWorker(i, n int, turn chan struct{}) *worker.Worker {
 	return &worker.Worker{
 		Partition: i, Partitions: n,
 		Claim: func(ctx context.Context) (worker.Claim, error) {
@@ -205,6 +206,7 @@ func (e *Engine) newWorker(i, n int) *worker.Worker {
 		},
 		Read:     func(lane int, after uint64) worker.Reader { return e.queue.Read(lane*n+i, after) },
 		Registry: e.view.Snapshot,
+		Turn:     turn,
 		Metrics:  &e.metrics.worker,
 		Log:      e.log.With("component", "worker"),
 	}

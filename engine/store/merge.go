@@ -32,7 +32,7 @@ type merged struct {
 	found   bool // in the database
 	written bool // by the database, which leaves rows alone that stay the same
 	events  int  // of the batch that go into it
-	changes int  // of them that seemed to change it
+	changes int  // of them that change it, or seem to: what seems no change is none
 }
 
 // step is an event on its way into a row.
@@ -50,7 +50,7 @@ func (c *Claim) merge(ctx context.Context, events []*telemetry.Event) error {
 	if err != nil {
 		return err
 	}
-	var order []*merged
+	order := make([]*merged, 0, len(events))
 	steps := make([]step, len(events))
 	for i, e := range events {
 		d := c.devices[e.Device]
@@ -76,6 +76,7 @@ func (c *Claim) merge(ctx context.Context, events []*telemetry.Event) error {
 			row.changes++
 		}
 	}
+	order = slices.DeleteFunc(order, func(row *merged) bool { return row.found && row.changes == 0 })
 	if err := c.upsert(ctx, order, rows); err != nil {
 		return fmt.Errorf("merging %d rows into telemetry: %w", len(order), err)
 	}
@@ -92,6 +93,9 @@ func (c *Claim) upsert(ctx context.Context, order []*merged, all map[rowKey]*mer
 		    event_id = excluded.event_id, attributes = excluded.attributes
 		WHERE (t.set_id, t.vals, t.quality, t.source, t.event_id, t.attributes) IS DISTINCT FROM
 		      (excluded.set_id, excluded.vals, excluded.quality, excluded.source, excluded.event_id, excluded.attributes)`
+	if len(order) == 0 {
+		return nil
+	}
 	if len(order) <= fewRows {
 		var b pgx.Batch
 		for _, row := range order {
@@ -122,7 +126,7 @@ func (c *Claim) upsert(ctx context.Context, order []*merged, all map[rowKey]*mer
 	var at time.Time
 	_, err = pgx.ForEachRow(rows, []any{&ref, &at}, func() error {
 		row := all[rowKey{ref, telemetry.MicrosOf(at)}]
-		if row == nil || row.events == 0 {
+		if row == nil || row.changes == 0 {
 			return fmt.Errorf("%w: the database wrote a row that it was not given", ErrUnbalanced)
 		}
 		row.written = true
@@ -146,7 +150,7 @@ func (c *Claim) countMerged(steps []step) error {
 			t.Stored++
 		case row.found && !row.written && row.changes == 1: // what seemed a change is none for the database
 			t.Duplicate++
-		case s.changed, row.found && row.written && row.changes == 0 && row.events == 0:
+		case s.changed:
 			t.Merged++
 		default:
 			t.Duplicate++
@@ -170,8 +174,20 @@ func sameJSON(a, b []byte) bool {
 	if bytes.Equal(a, b) {
 		return true
 	}
-	var x, y any
-	return len(a) > 0 && len(b) > 0 && json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+	if len(a) == 0 || len(b) == 0 {
+		return false
+	}
+	x, errX := exactJSON(a)
+	y, errY := exactJSON(b)
+	return errX == nil && errY == nil && reflect.DeepEqual(x, y)
+}
+
+// exactJSON parses JSON and keeps its numbers as they are written, so that no two are taken for one.
+func exactJSON(text []byte) (v any, err error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	err = d.Decode(&v)
+	return v, err
 }
 
 // mergeLatest moves telemetry_latest forward to rows. A row whose set grew leaves the entry of the set it had.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -122,6 +123,7 @@ func (c *Claim) write(ctx context.Context, events []telemetry.Event, look bool) 
 	var late []*telemetry.Event
 	var marked []*device
 	for i := range events {
+		yield(i)
 		e := &events[i]
 		d := c.devices[e.Device]
 		set, known := c.sets[e.Set]
@@ -175,6 +177,14 @@ func (c *Claim) write(ctx context.Context, events []telemetry.Event, look bool) 
 	return nil
 }
 
+// yield lets others run after some events: a batch takes tens of milliseconds, Go's own time slice is 10 ms, and requests
+// wait for their acknowledgement meanwhile.
+func yield(event int) {
+	if event%64 == 63 {
+		runtime.Gosched()
+	}
+}
+
 // encode fills the copy buffers with the fresh rows, in the order of the primary key, in which PostgreSQL finds its way
 // through the index fastest.
 func (c *Claim) encode() {
@@ -184,7 +194,8 @@ func (c *Claim) encode() {
 		}
 		return cmp.Compare(a.event.Time, b.event.Time)
 	})
-	for _, r := range c.fresh {
+	for i, r := range c.fresh {
+		yield(i)
 		day := c.store.days.key(r.event.Time)
 		b := c.copies[day]
 		if b == nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sort"
 	"sync/atomic"
@@ -72,6 +73,7 @@ type Worker struct {
 	Claim      func(ctx context.Context) (Claim, error) // ErrOwned when it must wait
 	Read       func(lane int, after uint64) Reader
 	Registry   func() *registry.Snapshot
+	Turn       chan struct{} // holds one, of all workers of the process: the turn to flush a batch that is not full
 	Metrics    *Metrics
 	Log        *slog.Logger
 
@@ -316,8 +318,9 @@ func (f *filling) take(ctx context.Context, fr frame) error {
 		return fr.err
 	}
 	f.add(fr)
+	runtime.Gosched() // a frame may hold thousands of events, and requests wait meanwhile
 	now := time.Now()
-	if len(f.batch.Events) >= maxEvents || f.bytes >= maxBytes || now.Sub(f.since) >= maxAge || !fr.more && now.Sub(f.flushed) >= pace {
+	if f.full() || now.Sub(f.since) >= maxAge || !fr.more && now.Sub(f.flushed) >= pace {
 		return f.flush(ctx)
 	}
 	return nil
@@ -362,6 +365,24 @@ func (f *filling) add(fr frame) {
 	f.w.lanes[fr.lane].taken.Store(at.Events)
 }
 
+// wait takes the turn to flush, and returns what gives it back. Batches that are not full are flushed one after the other,
+// so that a core is left for those who wait for an acknowledgement; but one that takes long does not hold up the others.
+func (f *filling) wait(ctx context.Context) (done func()) {
+	if f.full() {
+		return func() {}
+	}
+	f.timer.Reset(pace)
+	select {
+	case f.w.Turn <- struct{}{}:
+		return func() { <-f.w.Turn }
+	case <-f.timer.C:
+	case <-ctx.Done():
+	}
+	return func() {}
+}
+
+func (f *filling) full() bool { return len(f.batch.Events) >= maxEvents || f.bytes >= maxBytes }
+
 // flush stores the batch and the offset in one transaction.
 func (f *filling) flush(ctx context.Context) error {
 	if now := f.w.Registry(); now != f.snapshot {
@@ -371,6 +392,7 @@ func (f *filling) flush(ctx context.Context) error {
 			return err
 		}
 	}
+	defer f.wait(ctx)()
 	start := time.Now()
 	f.flushed = start
 	events := f.batch.Events

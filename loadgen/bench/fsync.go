@@ -12,6 +12,10 @@ import (
 // slowBy is what each fsync and fdatasync of the slow service and its database takes longer.
 const slowBy = 4 * time.Millisecond
 
+// slowConnections is how many times more connections send to the slow service: each waits several syncs for its answer, so
+// that a few would measure their own waiting.
+const slowConnections = 4
+
 // slowFsync measures batches and single events on a service whose disk is slow to sync, which strace makes it.
 func slowFsync(ctx context.Context, b *bench, r *round) error {
 	if b.slow == nil && b.slowErr == nil {
@@ -29,11 +33,11 @@ func slowFsync(ctx context.Context, b *bench, r *round) error {
 	if err := s.db.Empty(ctx); err != nil {
 		return err
 	}
-	batches, err := s.store(ctx, load{seq: s.seq, connections: batchConnections, batch: batchEvents, turns: b.size.chunkTurns})
+	batches, err := s.store(ctx, load{seq: s.seq, connections: slowConnections * batchConnections, batch: batchEvents, turns: 2 * b.size.chunkTurns})
 	if err != nil {
 		return err
 	}
-	singles, err := s.store(ctx, load{seq: s.seq, connections: singleConnections, batch: 1, turns: b.size.singleTurns})
+	singles, err := s.store(ctx, load{seq: s.seq, connections: slowConnections * singleConnections, batch: 1, turns: 2 * b.size.singleTurns})
 	if err != nil {
 		return err
 	}
@@ -52,7 +56,7 @@ func startSlow(ctx context.Context, b *bench) (*service, error) {
 	if err != nil {
 		return nil, errors.New("strace is missing")
 	}
-	under := []string{strace, "-D", "-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null", "-e", "trace=none",
+	under := []string{strace, "-D", "-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync",
 		"-e", fmt.Sprintf("inject=fsync,fdatasync:delay_enter=%d", slowBy.Microseconds())}
 	s, err := startService(ctx, filepath.Join(b.dir, "slow"), b.binary, under...)
 	if err != nil {
