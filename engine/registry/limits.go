@@ -9,8 +9,8 @@ import (
 // Rate bounds how many events may come: PerSecond in the long run, and Burst at once after a quiet time.
 // The zero Rate means that none is declared.
 type Rate struct {
-	PerSecond float64
-	Burst     int64
+	PerSecond float64 `json:"events_per_second,omitzero"`
+	Burst     int64   `json:"burst,omitzero"`
 }
 
 // Bounds of a Rate. An empty burst is full again after Burst/PerSecond seconds.
@@ -51,10 +51,11 @@ func (r Rate) burst() string { return formatCount(r.Burst) }
 // Limits keep one sender from using up what is there for all. There is one, at the address limits.ingest; what it leaves
 // zero has the value of DefaultLimits.
 type Limits struct {
-	Addr                  Address
-	Connections           int64 // of HTTP, in all
-	ConnectionsPerAddress int64 // of HTTP, from one IPv4 address or one IPv6 network of 64 bits
-	Device, Customer      Rate  // of each that has no Rate of its own
+	Addr                  Address `json:"address"`
+	Connections           int64   `json:"connections,omitzero"`             // of HTTP, in all
+	ConnectionsPerAddress int64   `json:"connections_per_address,omitzero"` // of HTTP, from one IPv4 address or one IPv6 network of 64 bits
+	Device                Rate    `json:"device,omitzero"`                  // of each that has no Rate of its own
+	Customer              Rate    `json:"customer,omitzero"`
 }
 
 // LimitsAddress is the address of the registry's only Limits.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/google/uuid"
@@ -28,6 +29,17 @@ func (a Action) String() string {
 }
 
 func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (a *Action) UnmarshalText(text []byte) error {
+	for _, known := range []Action{Create, Update, Delete} {
+		if string(text) == known.String() {
+			*a = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no action of a plan", text)
+}
 
 // Change is one step of a plan.
 type Change struct {
@@ -196,21 +208,28 @@ func (d *differ) add(c Change) {
 	if c.Before != nil {
 		keepID(c.Before, c.After)
 	}
-	if c.Action == Update {
+	c.Fields = fieldChanges(&c)
+	d.plan.Changes = append(d.plan.Changes, c)
+}
+
+// fieldChanges are the attributes that a change gives another value: all that are set, for a new object.
+func fieldChanges(c *Change) (list []FieldChange) {
+	switch c.Action {
+	case Create:
+		for _, f := range c.After.Fields() {
+			if f.Value != "" {
+				list = append(list, FieldChange{Name: f.Name, After: f.Value})
+			}
+		}
+	case Update:
 		before := c.Before.Fields()
 		for i, f := range c.After.Fields() {
 			if before[i].Value != f.Value {
-				c.Fields = append(c.Fields, FieldChange{f.Name, before[i].Value, f.Value})
-			}
-		}
-	} else {
-		for _, f := range c.After.Fields() {
-			if f.Value != "" {
-				c.Fields = append(c.Fields, FieldChange{Name: f.Name, After: f.Value})
+				list = append(list, FieldChange{f.Name, before[i].Value, f.Value})
 			}
 		}
 	}
-	d.plan.Changes = append(d.plan.Changes, c)
+	return list
 }
 
 func clone(o Object) Object {

@@ -24,52 +24,53 @@ type Field struct{ Name, Value string }
 
 // Status is what the registry knows of an object beside its attributes. A declaration leaves it zero.
 type Status struct {
-	Managed bool // created or adopted by an apply, rather than by the API or by SQL
-	Retired bool // deleted from the declaration; its history stays
+	Managed bool `json:"managed,omitzero"` // created or adopted by an apply, rather than by the API or by SQL
+	Retired bool `json:"retired,omitzero"` // deleted from the declaration; its history stays
 }
 
 // Customer is a tenant. Parent names the customer that groups it for reports; it is no access boundary.
 type Customer struct {
 	Status
-	Addr     Address
-	ID       uuid.UUID
-	Parent   string // name of another customer, "" for none
-	Metadata string // JSON object in canonical form, "" for none
+	Addr     Address   `json:"address,omitzero"`
+	ID       uuid.UUID `json:"id,omitzero"`
+	Parent   string    `json:"parent,omitzero"`   // name of another customer, "" for none
+	Metadata string    `json:"metadata,omitzero"` // JSON object in canonical form, "" for none
 
-	Rate       Rate // of all its devices together; zero for that of Limits
-	DeviceRate Rate // of each of its devices; zero for that of Limits
+	Rate       Rate `json:"rate,omitzero"`        // of all its devices together; zero for that of Limits
+	DeviceRate Rate `json:"device_rate,omitzero"` // of each of its devices; zero for that of Limits
 }
 
 // Project belongs to a customer.
 type Project struct {
 	Status
-	Addr        Address
-	ID          uuid.UUID
-	Description string
+	Addr        Address   `json:"address,omitzero"`
+	ID          uuid.UUID `json:"id,omitzero"`
+	Description string    `json:"description,omitzero"`
 }
 
 // Site belongs to a project.
 type Site struct {
 	Status
-	Addr     Address
-	ID       uuid.UUID
-	Location string // JSON object in canonical form, "" for none
+	Addr     Address   `json:"address,omitzero"`
+	ID       uuid.UUID `json:"id,omitzero"`
+	Location string    `json:"location,omitzero"` // JSON object in canonical form, "" for none
 }
 
 // Device belongs to a site.
 type Device struct {
 	Status
-	Addr       Address
-	ID         uuid.UUID
-	Ref        int32  // the registry's short number for it; 0 in a declaration
-	Type       string // free text: meter, sensor, controller, …
-	ExternalID string // unique over the registry; "" for none
-	State      string // free text: active, inactive, maintenance; ingest does not look at it
-	Interval   time.Duration
-	Parameters []string // short names of the parameters it sends, sorted; nil when not declared
-	Rate       Rate     // zero for that of its customer, or of Limits
+	Addr       Address       `json:"address,omitzero"`
+	ID         uuid.UUID     `json:"id,omitzero"`
+	Ref        int32         `json:"ref,omitzero"`         // the registry's short number for it; 0 in a declaration
+	Type       string        `json:"type,omitzero"`        // free text: meter, sensor, controller, …
+	ExternalID string        `json:"external_id,omitzero"` // unique over the registry; "" for none
+	State      string        `json:"status,omitzero"`      // free text: active, inactive, maintenance; ingest does not look at it
+	Interval   time.Duration `json:"interval_ns,omitzero"`
+	Parameters []string      `json:"parameters,omitzero"` // short names of the parameters it sends, sorted; nil when not declared
+	Rate       Rate          `json:"rate,omitzero"`       // zero for that of its customer, or of Limits
 
-	ProjectID, SiteID uuid.UUID
+	ProjectID uuid.UUID `json:"project_id,omitzero"`
+	SiteID    uuid.UUID `json:"site_id,omitzero"`
 }
 
 // DataType is the type a parameter's values must have. They are stored as float64 whatever it is.
@@ -93,49 +94,52 @@ const (
 // Parameter is a parameter template of a project.
 type Parameter struct {
 	Status
-	Addr        Address // …/project/short name
-	ID          uuid.UUID
-	Key         string // "project:<project id>:<short name>", unique over the registry
-	Name        string // for display
-	Unit        string
-	Type        DataType
-	Min, Max    Bound
-	Required    bool
-	Interval    time.Duration // expected time between values; 0 when not declared
-	Description string
-	OnViolation Violation
-	Quality     uint8 // for values that come without one
+	Addr        Address       `json:"address,omitzero"` // …/project/short name
+	ID          uuid.UUID     `json:"id,omitzero"`
+	Key         string        `json:"key,omitzero"`  // "project:<project id>:<short name>", unique over the registry
+	Name        string        `json:"name,omitzero"` // for display
+	Unit        string        `json:"unit,omitzero"`
+	Type        DataType      `json:"type,omitzero"`
+	Min         Bound         `json:"min,omitzero"`
+	Max         Bound         `json:"max,omitzero"`
+	Required    bool          `json:"required,omitzero"`
+	Interval    time.Duration `json:"interval_ns,omitzero"` // expected time between values; 0 when not declared
+	Description string        `json:"description,omitzero"`
+	OnViolation Violation     `json:"on_violation,omitzero"`
+	Quality     uint8         `json:"default_quality,omitzero"` // for values that come without one
 }
 
 // Bound is an optional number.
 type Bound struct {
-	Set   bool
-	Value float64
+	Set   bool    `json:"set,omitzero"`
+	Value float64 `json:"value,omitzero"`
 }
 
 // Threshold raises an alert when a parameter's value is above or below a limit for some time.
 type Threshold struct {
 	Status
-	Addr         Address // …/project/parameter/name
-	ID           uuid.UUID
-	ParameterKey string
-	Above, Below Bound
-	For          time.Duration // the limit must be exceeded this long before the alert fires
-	Deadband     float64       // how far the value must come back before it clears
-	Severity     string        // warning or critical
+	Addr         Address       `json:"address,omitzero"` // …/project/parameter/name
+	ID           uuid.UUID     `json:"id,omitzero"`
+	ParameterKey string        `json:"parameter_key,omitzero"`
+	Above        Bound         `json:"above,omitzero"`
+	Below        Bound         `json:"below,omitzero"`
+	For          time.Duration `json:"for_ns,omitzero"`   // the limit must be exceeded this long before the alert fires
+	Deadband     float64       `json:"deadband,omitzero"` // how far the value must come back before it clears
+	Severity     string        `json:"severity,omitzero"` // warning or critical
 }
 
 // Platform is a threshold on the platform's own health, such as the queue's depth.
 type Platform struct {
-	Addr              Address // metric
-	Warning, Critical Bound
+	Addr     Address `json:"address,omitzero"` // metric
+	Warning  Bound   `json:"warning,omitzero"`
+	Critical Bound   `json:"critical,omitzero"`
 }
 
 // Retention says how long telemetry is kept. There is one, at the address retention.telemetry.
 type Retention struct {
-	Addr          Address
-	Raw           time.Duration // rows older than this are dropped
-	CompressAfter time.Duration // rows older than this are compressed, where the storage can
+	Addr          Address       `json:"address,omitzero"`
+	Raw           time.Duration `json:"raw_ns,omitzero"`            // rows older than this are dropped
+	CompressAfter time.Duration `json:"compress_after_ns,omitzero"` // rows older than this are compressed, where the storage can
 }
 
 // RetentionAddress is the address of the registry's only Retention.

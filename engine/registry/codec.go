@@ -1,0 +1,121 @@
+package registry
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// changeLine is a change as WriteChanges writes it: with its objects whole.
+type changeLine struct {
+	Action  Action          `json:"action"`
+	Address Address         `json:"address"`
+	Reason  string          `json:"reason,omitempty"`
+	Before  json.RawMessage `json:"before,omitempty"`
+	After   json.RawMessage `json:"after,omitempty"`
+}
+
+// WriteChanges writes changes with their objects, a line of JSON each, for ReadChanges. The same changes give the same bytes.
+func WriteChanges(w io.Writer, changes []Change) error {
+	out := bufio.NewWriterSize(w, 64<<10)
+	e := json.NewEncoder(out)
+	for i := range changes {
+		c := &changes[i]
+		line := changeLine{Action: c.Action, Address: c.Address, Reason: c.Reason}
+		var err error
+		if c.Before != nil {
+			line.Before, err = json.Marshal(c.Before)
+		}
+		if c.After != nil && err == nil {
+			line.After, err = json.Marshal(c.After)
+		}
+		if err == nil {
+			err = e.Encode(&line)
+		}
+		if err != nil {
+			return fmt.Errorf("writing the change of %s: %w", c.Address, err)
+		}
+	}
+	return out.Flush()
+}
+
+// ReadChanges reads what WriteChanges wrote, to the end. An error names the line.
+func ReadChanges(r io.Reader) ([]Change, error) {
+	d := json.NewDecoder(bufio.NewReaderSize(r, 64<<10))
+	d.DisallowUnknownFields()
+	var changes []Change
+	for n := 1; ; n++ {
+		var line changeLine
+		err := d.Decode(&line)
+		if errors.Is(err, io.EOF) {
+			return changes, nil
+		}
+		var c Change
+		if err == nil {
+			c, err = line.change()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("change %d: %w", n, err)
+		}
+		changes = append(changes, c)
+	}
+}
+
+func (l *changeLine) change() (Change, error) {
+	c := Change{Action: l.Action, Address: l.Address, Reason: l.Reason}
+	var err error
+	if c.Before, err = readObject(l.Address, l.Before); err != nil {
+		return c, fmt.Errorf("before: %w", err)
+	}
+	if c.After, err = readObject(l.Address, l.After); err != nil {
+		return c, fmt.Errorf("after: %w", err)
+	}
+	switch {
+	case l.Action == Delete && (c.Before == nil || c.After != nil), l.Action == Update && (c.Before == nil || c.After == nil),
+		l.Action == Create && c.After == nil:
+		return c, fmt.Errorf("a change that is to %s %s has not the objects that it needs", l.Action, l.Address)
+	}
+	c.Fields = fieldChanges(&c)
+	return c, nil
+}
+
+// readObject reads an object of an address's kind; nothing is no object.
+func readObject(a Address, text []byte) (o Object, err error) {
+	if text == nil {
+		return nil, nil
+	}
+	switch a.Kind {
+	case KindCustomer:
+		o = &Customer{}
+	case KindProject:
+		o = &Project{}
+	case KindSite:
+		o = &Site{}
+	case KindDevice:
+		o = &Device{}
+	case KindParameter:
+		o = &Parameter{}
+	case KindThreshold:
+		o = &Threshold{}
+	case KindPlatform:
+		o = &Platform{}
+	case KindRetention:
+		o = &Retention{}
+	case KindLimits:
+		o = &Limits{}
+	default:
+		return nil, fmt.Errorf("%q is no kind of object", a.Kind)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(o); err != nil {
+		return nil, err
+	}
+	if o.Address() != a {
+		return nil, fmt.Errorf("the object says that it is %s", o.Address())
+	}
+	return o, nil
+}
