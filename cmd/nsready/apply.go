@@ -80,8 +80,7 @@ Example:
 		case *asJSON:
 			return writeJSON(s.stdout, a)
 		case a.Applied:
-			_, err = fmt.Fprintf(s.stdout, "\nApply complete! Resources: %d added, %d changed, %d destroyed.\nRegistry version %d.\n",
-				a.Summary.Add, a.Summary.Change, a.Summary.Destroy, a.Version)
+			_, err = fmt.Fprintf(s.stdout, "\nApply complete! Resources: %s.\nRegistry version %d.\n", a.Summary.done(), a.Version)
 		}
 		return err
 	}()

@@ -19,14 +19,39 @@ type planView struct {
 
 // summary counts the changes of a plan.
 type summary struct {
+	Import  int `json:"import"`
+	Move    int `json:"move"`
 	Add     int `json:"add"`
 	Change  int `json:"change"`
 	Destroy int `json:"destroy"`
+	Release int `json:"release"`
+}
+
+// todo is what a plan is going to do, such as "1 to move, 3 to add, 0 to change, 0 to destroy".
+func (s summary) todo() string {
+	return s.list("%d to import", "%d to move", "%d to add", "%d to change", "%d to destroy", "%d to release")
+}
+
+// done is what an apply has done.
+func (s summary) done() string {
+	return s.list("%d imported", "%d moved", "%d added", "%d changed", "%d destroyed", "%d released")
+}
+
+// list leaves out what there is none of, but always has what is added, changed and destroyed.
+func (s summary) list(forms ...string) string {
+	var parts []string
+	for i, n := range []int{s.Import, s.Move, s.Add, s.Change, s.Destroy, s.Release} {
+		if n > 0 || i >= 2 && i <= 4 {
+			parts = append(parts, fmt.Sprintf(forms[i], n))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func viewPlan(plan *registry.Plan) planView {
 	v := planView{FormatVersion: formatVersion, Plan: plan}
-	v.Summary.Add, v.Summary.Change, v.Summary.Destroy = plan.Count()
+	n := plan.Count()
+	v.Summary = summary{Import: n.Imports, Move: n.Moves, Add: n.Creates, Change: n.Updates, Destroy: n.Deletes, Release: n.Releases}
 	if plan.Changes == nil {
 		listed := *plan
 		listed.Changes = []registry.Change{} // a list in JSON, too
@@ -52,7 +77,7 @@ func printPlan(w io.Writer, v planView) error {
 		for _, c := range v.Changes {
 			printChange(&out, paint, c)
 		}
-		fmt.Fprintf(&out, "\nPlan: %d to add, %d to change, %d to destroy.\n", v.Summary.Add, v.Summary.Change, v.Summary.Destroy)
+		fmt.Fprintf(&out, "\nPlan: %s.\n", v.Summary.todo())
 	}
 	if n := len(v.Unmanaged); n > 0 {
 		objects, are := "objects", "are"

@@ -311,8 +311,7 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 	if err != nil {
 		return err
 	}
-	creates, updates, deletes := plan.Count()
-	m.say("%s: %d added, %d changed, %d destroyed, registry version %d", m.options.config, creates, updates, deletes, version)
+	m.say("%s: %s, registry version %d", m.options.config, viewPlan(plan).Summary.done(), version)
 	return nil
 }
 

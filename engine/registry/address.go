@@ -81,6 +81,26 @@ func (a Address) ParentPath() string {
 	return ""
 }
 
+// parents says what an object of a kind hangs off.
+var parents = map[Kind]Kind{
+	KindProject: KindCustomer, KindSite: KindProject, KindParameter: KindProject, KindDevice: KindSite, KindThreshold: KindParameter,
+}
+
+// Parent returns the address of what an object hangs off; ok is false for one that hangs off nothing.
+func (a Address) Parent() (parent Address, ok bool) {
+	kind, ok := parents[a.Kind]
+	path := a.ParentPath()
+	if !ok || path == "" {
+		return Address{}, false
+	}
+	return Address{kind, path}, true
+}
+
+// below returns the address of the same name below another parent.
+func (a Address) below(parent Address) Address {
+	return Address{a.Kind, parent.Path + a.Path[strings.LastIndexByte(a.Path, '/'):]}
+}
+
 func (a Address) String() string { return string(a.Kind) + "." + a.Path }
 
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }

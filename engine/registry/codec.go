@@ -67,27 +67,44 @@ func ReadChanges(r io.Reader) ([]Change, error) {
 func (l *changeLine) change() (Change, error) {
 	c := Change{Action: l.Action, Address: l.Address, Reason: l.Reason}
 	var err error
-	if c.Before, err = readObject(l.Address, l.Before); err != nil {
+	if c.Before, err = readObject(l.Address.Kind, l.Before); err != nil {
 		return c, fmt.Errorf("before: %w", err)
 	}
-	if c.After, err = readObject(l.Address, l.After); err != nil {
+	if c.After, err = readObject(l.Address.Kind, l.After); err != nil {
 		return c, fmt.Errorf("after: %w", err)
 	}
-	switch {
-	case l.Action == Delete && (c.Before == nil || c.After != nil), l.Action == Update && (c.Before == nil || c.After == nil),
-		l.Action == Create && c.After == nil:
+	var complete bool
+	switch l.Action {
+	case Create:
+		complete = c.After != nil
+	case Delete, Release:
+		complete = c.Before != nil && c.After == nil
+	default:
+		complete = c.Before != nil && c.After != nil
+	}
+	if !complete {
 		return c, fmt.Errorf("a change that is to %s %s has not the objects that it needs", l.Action, l.Address)
+	}
+	if c.After != nil && c.After.Address() != l.Address {
+		return c, fmt.Errorf("after: the object says that it is %s", c.After.Address())
+	}
+	if c.Before != nil && c.Before.Address() != l.Address {
+		from := c.Before.Address()
+		if l.Action != Move && l.Action != Import || from.Kind != l.Address.Kind {
+			return c, fmt.Errorf("before: the object says that it is %s", from)
+		}
+		c.From = &from
 	}
 	c.Fields = fieldChanges(&c)
 	return c, nil
 }
 
-// readObject reads an object of an address's kind; nothing is no object.
-func readObject(a Address, text []byte) (o Object, err error) {
+// readObject reads an object of a kind; nothing is no object.
+func readObject(kind Kind, text []byte) (o Object, err error) {
 	if text == nil {
 		return nil, nil
 	}
-	switch a.Kind {
+	switch kind {
 	case KindCustomer:
 		o = &Customer{}
 	case KindProject:
@@ -107,15 +124,12 @@ func readObject(a Address, text []byte) (o Object, err error) {
 	case KindLimits:
 		o = &Limits{}
 	default:
-		return nil, fmt.Errorf("%q is no kind of object", a.Kind)
+		return nil, fmt.Errorf("%q is no kind of object", kind)
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(o); err != nil {
 		return nil, err
-	}
-	if o.Address() != a {
-		return nil, fmt.Errorf("the object says that it is %s", o.Address())
 	}
 	return o, nil
 }

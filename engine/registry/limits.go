@@ -51,6 +51,7 @@ func (r Rate) burst() string { return formatCount(r.Burst) }
 // Limits keep one sender from using up what is there for all. There is one, at the address limits.ingest; what it leaves
 // zero has the value of DefaultLimits.
 type Limits struct {
+	Status
 	Addr                  Address `json:"address"`
 	Connections           int64   `json:"connections,omitzero"`             // of HTTP, in all
 	ConnectionsPerAddress int64   `json:"connections_per_address,omitzero"` // of HTTP, from one IPv4 address or one IPv6 network of 64 bits

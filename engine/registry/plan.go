@@ -2,8 +2,10 @@ package registry
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -12,28 +14,24 @@ import (
 type Action rune
 
 const (
-	Create Action = '+'
-	Update Action = '~'
-	Delete Action = '-'
+	Create  Action = '+'
+	Update  Action = '~'
+	Delete  Action = '-'
+	Move    Action = '>' // to another address, with its id, history and credentials; its fields may change too
+	Import  Action = '=' // an unmanaged object becomes the declared one; its address and fields may change too
+	Release Action = '.' // is not managed any more, and stays
 )
 
-func (a Action) String() string {
-	switch a {
-	case Create:
-		return "create"
-	case Update:
-		return "update"
-	default:
-		return "delete"
-	}
-}
+var actions = map[Action]string{Create: "create", Update: "update", Delete: "delete", Move: "move", Import: "import", Release: "release"}
+
+func (a Action) String() string { return actions[a] }
 
 func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // UnmarshalText reads what MarshalText writes.
 func (a *Action) UnmarshalText(text []byte) error {
-	for _, known := range []Action{Create, Update, Delete} {
-		if string(text) == known.String() {
+	for known, name := range actions {
+		if string(text) == name {
 			*a = known
 			return nil
 		}
@@ -45,11 +43,14 @@ func (a *Action) UnmarshalText(text []byte) error {
 type Change struct {
 	Action  Action        `json:"action"`
 	Address Address       `json:"address"`
+	From    *Address      `json:"from,omitempty"` // where a moved or imported object is, when that is elsewhere
 	Fields  []FieldChange `json:"fields,omitempty"`
 	Reason  string        `json:"reason,omitempty"` // for people; Apply never reads it
 
-	Before Object `json:"-"` // nil for a plain create
-	After  Object `json:"-"` // with its ids; nil for a delete
+	// Before is nil for a plain create. It is at Address, but at From when there is one, and where a Delete or Release
+	// finds it. An update below a moved object has it as the move leaves it.
+	Before Object `json:"-"`
+	After  Object `json:"-"` // with its ids and status; nil for a delete and a release
 }
 
 // FieldChange is one attribute before and after, in canonical text, "" where there is none.
@@ -60,28 +61,95 @@ type FieldChange struct {
 }
 
 // Plan turns the registry from one state into the declared one. It is inert: it can be shown, or handed to an apply,
-// which refuses it when the registry is no longer at BaseRevision.
+// which refuses it when the registry is no longer at BaseRevision, and when it has a Refusal.
 type Plan struct {
 	BaseVersion  int64     `json:"base_version"`
 	BaseRevision int64     `json:"base_revision"`
 	Checksum     string    `json:"checksum"`            // of the declaration
-	Changes      []Change  `json:"changes"`             // in the order to apply: deletes children first, then the rest parents first
+	Owner        string    `json:"owner"`               // name of the declaration
+	Changes      []Change  `json:"changes"`             // in the order to apply: deletes and releases children first, then the rest parents first
 	Unmanaged    []Address `json:"unmanaged,omitempty"` // made outside nsready and not declared; left alone
+
+	Foreign map[string]int `json:"foreign,omitempty"` // how many objects each other declaration manages that this one does not declare
+
+	// What keeps the plan from being applied.
+	Protected []Protected `json:"protected,omitempty"`
+	Conflicts []Conflict  `json:"conflicts,omitempty"`
+	Problems  []Problem   `json:"problems,omitempty"`
 }
 
-// Count returns how many objects the plan creates, updates and deletes.
-func (p *Plan) Count() (creates, updates, deletes int) {
+// Protected is an object that is not declared but must not be deleted.
+type Protected struct {
+	Address Address `json:"address"`
+	Reason  string  `json:"reason"`
+}
+
+// Conflict is a declared object that another declaration manages.
+type Conflict struct {
+	Address Address `json:"address"`
+	Owner   string  `json:"owner"`
+}
+
+// Problem is something that a declaration says of the registry and that is not so.
+type Problem struct {
+	Place string `json:"place,omitempty"` // in the declaration, as file:line:column
+	Text  string `json:"text"`
+}
+
+func (p Problem) String() string {
+	if p.Place == "" {
+		return p.Text
+	}
+	return p.Place + ": " + p.Text
+}
+
+// Refusal returns why the plan must not be applied: an error with a line for each protected object, conflict and problem,
+// or for the first of many. It is nil when nothing is in the way.
+func (p *Plan) Refusal() error {
+	var lines []string
+	for _, problem := range p.Problems {
+		lines = append(lines, problem.String())
+	}
+	for _, c := range p.Conflicts {
+		lines = append(lines, fmt.Sprintf("%s is managed by the declaration %q: only one can own an object; refer to it with reference = true, or release it there first", c.Address, c.Owner))
+	}
+	for _, o := range p.Protected {
+		lines = append(lines, fmt.Sprintf("%s is not declared but cannot be destroyed: %s", o.Address, o.Reason))
+	}
+	const most = 20
+	switch n := len(lines); {
+	case n == 0:
+		return nil
+	case n == 1:
+		return errors.New(lines[0])
+	case n > most:
+		lines = append(lines[:most:most], fmt.Sprintf("and %d more", n-most))
+	}
+	return errors.New("this plan cannot be applied:\n  " + strings.Join(lines, "\n  "))
+}
+
+// Counts says how many objects a plan changes, by what it does to them.
+type Counts struct{ Imports, Moves, Creates, Updates, Deletes, Releases int }
+
+// Count counts the plan's changes.
+func (p *Plan) Count() (n Counts) {
 	for _, c := range p.Changes {
 		switch c.Action {
+		case Import:
+			n.Imports++
+		case Move:
+			n.Moves++
 		case Create:
-			creates++
+			n.Creates++
 		case Update:
-			updates++
+			n.Updates++
 		case Delete:
-			deletes++
+			n.Deletes++
+		case Release:
+			n.Releases++
 		}
 	}
-	return creates, updates, deletes
+	return n
 }
 
 // Empty reports whether there is nothing to do.
@@ -89,31 +157,20 @@ func (p *Plan) Empty() bool { return len(p.Changes) == 0 }
 
 // Diff plans the way from current, the registry, to desired, a declaration.
 func Diff(current, desired *Snapshot) *Plan {
-	d := differ{
-		plan: &Plan{BaseVersion: current.Version, BaseRevision: current.Revision, Checksum: desired.Checksum()},
-		ids:  map[Address]uuid.UUID{},
-	}
-	for _, c := range current.Customers {
-		d.ids[c.Addr] = c.ID
-	}
-	for _, p := range current.Projects {
-		d.ids[p.Addr] = p.ID
-	}
-	for _, s := range current.Sites {
-		d.ids[s.Addr] = s.ID
-	}
-	merge(&d, current.Platform, desired.Platform)
-	merge(&d, singleton(current.Retention), singleton(desired.Retention))
-	merge(&d, singleton(current.Limits), singleton(desired.Limits))
+	d := newDiffer(current, desired)
+	at := d.at
+	merge(d, at.Platform, desired.Platform)
+	merge(d, singleton(at.Retention), singleton(desired.Retention))
+	merge(d, singleton(at.Limits), singleton(desired.Limits))
 	deletes, rest := len(d.deletes), len(d.plan.Changes)
-	merge(&d, current.Customers, desired.Customers)
+	merge(d, at.Customers, desired.Customers)
 	parentsFirst(d.deletes[deletes:], current.Customers)
 	parentsFirst(d.plan.Changes[rest:], desired.Customers)
-	merge(&d, current.Projects, desired.Projects)
-	merge(&d, current.Sites, desired.Sites)
-	merge(&d, current.Parameters, desired.Parameters)
-	merge(&d, current.Thresholds, desired.Thresholds)
-	merge(&d, current.Devices, desired.Devices)
+	merge(d, at.Projects, desired.Projects)
+	merge(d, at.Sites, desired.Sites)
+	merge(d, at.Parameters, desired.Parameters)
+	merge(d, at.Thresholds, desired.Thresholds)
+	merge(d, at.Devices, desired.Devices)
 	slices.Reverse(d.deletes)
 	d.plan.Changes = append(d.deletes, d.plan.Changes...)
 	return d.plan
@@ -142,10 +199,49 @@ func singleton[T any](o *T) []*T {
 	return []*T{o}
 }
 
+// differ compares the registry with a declaration.
 type differ struct {
-	plan    *Plan
-	deletes []Change
-	ids     map[Address]uuid.UUID // of what the registry has: an object keeps its id for ever
+	plan             *Plan
+	deletes          []Change
+	current, desired *Snapshot
+	at               *Snapshot // current, with every object at the address that moves and imports give it
+
+	relocation
+	ids      map[Address]uuid.UUID // of what the registry has: an object keeps its id for ever
+	holders  map[uuid.UUID]Object  // whose ids these are, beside those of devices
+	refers   map[Address]string    // referenced by the declaration, and where
+	releases map[Address]bool      // released by the declaration, with what is below
+	kept     map[Address]string    // what holds protected and foreign objects, and why it stays
+}
+
+func newDiffer(current, desired *Snapshot) *differ {
+	d := &differ{
+		plan: &Plan{
+			BaseVersion: current.Version, BaseRevision: current.Revision, Checksum: desired.Checksum(),
+			Owner: cmp.Or(desired.Owner, DefaultOwner),
+		},
+		current: current, desired: desired, ids: map[Address]uuid.UUID{}, holders: map[uuid.UUID]Object{},
+	}
+	d.at = d.relocate()
+	for _, c := range current.Customers {
+		d.ids[d.destination(c.Addr)], d.holders[c.ID] = c.ID, c
+	}
+	for _, p := range current.Projects {
+		d.ids[d.destination(p.Addr)], d.holders[p.ID] = p.ID, p
+	}
+	for _, s := range current.Sites {
+		d.ids[d.destination(s.Addr)], d.holders[s.ID] = s.ID, s
+	}
+	for _, p := range current.Parameters {
+		d.holders[p.ID] = p
+	}
+	for _, t := range current.Thresholds {
+		d.holders[t.ID] = t
+	}
+	d.release()
+	d.refer()
+	d.keep()
+	return d
 }
 
 // merge walks two lists sorted by address.
@@ -175,41 +271,97 @@ func merge[O Object](d *differ, current, desired []O) {
 }
 
 func (d *differ) gone(o Object) {
-	switch s := o.status(); {
-	case s.Retired:
-	case !s.Managed:
-		d.plan.Unmanaged = append(d.plan.Unmanaged, o.Address())
-	default:
-		d.deletes = append(d.deletes, Change{Action: Delete, Address: o.Address(), Before: o})
+	a := o.Address()
+	was := d.origin(o) // deletes come before moves
+	switch fate, why := d.fate(o); fate {
+	case isUnmanaged:
+		d.plan.Unmanaged = append(d.plan.Unmanaged, was.Address())
+	case isForeign:
+		if d.plan.Foreign == nil {
+			d.plan.Foreign = map[string]int{}
+		}
+		d.plan.Foreign[OwnerOf(o)]++
+	case isReleased:
+		d.deletes = append(d.deletes, Change{Action: Release, Address: was.Address(), Before: was, Reason: "stays, but is not managed any more"})
+	case isProtected:
+		d.plan.Protected = append(d.plan.Protected, Protected{was.Address(), why})
+	case isDeleted:
+		d.deletes = append(d.deletes, Change{Action: Delete, Address: was.Address(), Before: was})
+	case isReferenced:
+		if OwnerOf(o) == d.plan.Owner {
+			d.problem(d.refers[a], "%s is managed by this declaration itself: declare it without reference = true, or give it away with a released block", a)
+		}
 	}
 }
 
 func (d *differ) both(before, after Object) {
-	switch s := before.status(); {
-	case s.Retired:
-		d.add(Change{Action: Create, Before: before, After: after, Reason: "returns with its id and history"})
-	case !s.Managed:
-		d.add(Change{Action: Update, Before: before, After: after, Reason: "was made outside nsready, will be managed from now on"})
-	case !same(before, after):
-		d.add(Change{Action: Update, Before: before, After: after})
+	s, was := before.status(), d.origin(before)
+	move, from := d.moving[after.Address()].action, was.Address()
+	c := Change{Action: Update, Before: before, After: after}
+	if move != 0 {
+		c.Action, c.Before = move, was
+		if from != after.Address() {
+			c.From = &from
+		}
 	}
+	switch {
+	case s.Managed && !s.Retired && OwnerOf(before) != d.plan.Owner:
+		d.plan.Conflicts = append(d.plan.Conflicts, Conflict{from, OwnerOf(before)})
+		return
+	case s.Retired:
+		if move == 0 {
+			c.Action = Create
+		}
+		c.Reason = "returns with its id and history"
+	case !s.Managed && move != Import:
+		c.Reason = "was made outside nsready, will be managed from now on"
+	case move == 0 && same(before, after):
+		return
+	}
+	d.add(c)
 }
 
-// add completes a create or update: the fields that change, and the ids that the object has or gets.
+// add completes what creates, changes or moves an object: the fields that change, and the ids that the object has or gets.
 func (d *differ) add(c Change) {
 	c.Address = c.After.Address()
 	c.After = clone(c.After)
-	assignIDs(c.After, func(a Address) uuid.UUID {
-		if id, ok := d.ids[a]; ok {
-			return id
-		}
-		return a.ID()
-	})
+	*c.After.status() = Status{Managed: true, Owner: d.plan.Owner}
+	assignIDs(c.After, d.id)
 	if c.Before != nil {
 		keepID(c.Before, c.After)
 	}
 	c.Fields = fieldChanges(&c)
 	d.plan.Changes = append(d.plan.Changes, c)
+}
+
+// id returns the id that the object at an address has, or gets: that of the address, unless an object that was there
+// before, and now is elsewhere, has it.
+func (d *differ) id(a Address) uuid.UUID {
+	if id, ok := d.ids[a]; ok {
+		return id
+	}
+	id := a.ID()
+	for n := 2; d.taken(id); n++ {
+		id = uuid.NewSHA1(namespace, fmt.Appendf(nil, "%s\x00%d", a, n))
+	}
+	return id
+}
+
+// taken reports whether an object that stays has an id. One that this plan retires may come back under another name.
+func (d *differ) taken(id uuid.UUID) bool {
+	holder := d.holders[id]
+	if device := d.current.devices[id]; device != nil {
+		holder = device
+	}
+	if holder == nil {
+		return false
+	}
+	to := d.destination(holder.Address())
+	if d.desired.find(to) != nil {
+		return true
+	}
+	fate, _ := d.fate(d.at.find(to))
+	return fate != isDeleted
 }
 
 // fieldChanges are the attributes that a change gives another value: all that are set, for a new object.
@@ -221,7 +373,7 @@ func fieldChanges(c *Change) (list []FieldChange) {
 				list = append(list, FieldChange{Name: f.Name, After: f.Value})
 			}
 		}
-	case Update:
+	case Update, Move, Import:
 		before := c.Before.Fields()
 		for i, f := range c.After.Fields() {
 			if before[i].Value != f.Value {
@@ -252,9 +404,17 @@ func clone(o Object) Object {
 	case *Threshold:
 		c := *o
 		return &c
-	default:
-		return o
+	case *Platform:
+		c := *o
+		return &c
+	case *Retention:
+		c := *o
+		return &c
+	case *Limits:
+		c := *o
+		return &c
 	}
+	panic(fmt.Sprintf("registry: unknown object %T", o))
 }
 
 // keepID copies the registry's own identity of an object.
@@ -263,7 +423,7 @@ func keepID(before, after Object) {
 	case *Device:
 		after.ID, after.Ref = before.(*Device).ID, before.(*Device).Ref
 	case *Parameter:
-		after.ID, after.Key = before.(*Parameter).ID, before.(*Parameter).Key
+		after.ID = before.(*Parameter).ID
 	case *Threshold:
 		after.ID = before.(*Threshold).ID
 	}

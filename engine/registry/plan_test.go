@@ -134,26 +134,9 @@ func TestChecksum(t *testing.T) {
 func asApplied(objects []Object) *Snapshot {
 	s := Declare(objects)
 	for o := range s.Objects {
-		setStatus(o, Status{Managed: true})
+		*o.status() = Status{Managed: true}
 	}
 	return s
-}
-
-func setStatus(o Object, s Status) {
-	switch o := o.(type) {
-	case *Customer:
-		o.Status = s
-	case *Project:
-		o.Status = s
-	case *Site:
-		o.Status = s
-	case *Device:
-		o.Status = s
-	case *Parameter:
-		o.Status = s
-	case *Threshold:
-		o.Status = s
-	}
 }
 
 func fieldsOf(s *Snapshot) map[string]string {
@@ -344,7 +327,7 @@ func TestDiffUsesTheIDsOfTheRegistry(t *testing.T) {
 		&Parameter{Addr: NewAddress(KindParameter, "a", "p", "v")}, &Threshold{Addr: NewAddress(KindThreshold, "a", "p", "v", "high")},
 	})
 	plan := Diff(current, desired)
-	if creates, updates, deletes := plan.Count(); creates != 2 || updates != 0 || deletes != 0 {
+	if plan.Count() != (Counts{Creates: 2}) {
 		t.Fatalf("the plan has %v", plan.Changes)
 	}
 	want := ParameterKey(current.Projects[0].ID, "v")

@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -16,7 +17,7 @@ type Object interface {
 	// Fields are the attributes that a plan compares, in display order, in canonical text.
 	// An unset attribute has the text "".
 	Fields() []Field
-	status() Status
+	status() *Status
 }
 
 // Field is one attribute of an object in canonical text.
@@ -24,13 +25,49 @@ type Field struct{ Name, Value string }
 
 // Status is what the registry knows of an object beside its attributes. A declaration leaves it zero.
 type Status struct {
-	Managed bool `json:"managed,omitzero"` // created or adopted by an apply, rather than by the API or by SQL
-	Retired bool `json:"retired,omitzero"` // deleted from the declaration; its history stays
+	Managed bool   `json:"managed,omitzero"`    // created or adopted by an apply, rather than by the API or by SQL
+	Owner   string `json:"managed_by,omitzero"` // name of the declaration that manages it; "" for DefaultOwner, or when none does
+	Retired bool   `json:"retired,omitzero"`    // deleted from the declaration; its history stays
+}
+
+// DefaultOwner is the name of a declaration that does not say its own.
+const DefaultOwner = "default"
+
+// OwnerOf returns the name of the declaration that manages an object, "" when none does.
+func OwnerOf(o Object) string {
+	s := o.status()
+	if !s.Managed {
+		return ""
+	}
+	return cmp.Or(s.Owner, DefaultOwner)
+}
+
+// Lifecycle is what the block of that name says of an object.
+type Lifecycle struct {
+	PreventDestroy bool `json:"prevent_destroy,omitzero"` // no plan deletes it until an apply has taken this back
+}
+
+func (l Lifecycle) field() Field {
+	if l.PreventDestroy {
+		return Field{"lifecycle.prevent_destroy", "true"}
+	}
+	return Field{"lifecycle.prevent_destroy", ""}
+}
+
+func (l *Lifecycle) lifecycle() Lifecycle { return *l }
+
+// lifecycleOf is zero for objects that have none.
+func lifecycleOf(o Object) Lifecycle {
+	if o, ok := o.(interface{ lifecycle() Lifecycle }); ok {
+		return o.lifecycle()
+	}
+	return Lifecycle{}
 }
 
 // Customer is a tenant. Parent names the customer that groups it for reports; it is no access boundary.
 type Customer struct {
 	Status
+	Lifecycle
 	Addr     Address   `json:"address,omitzero"`
 	ID       uuid.UUID `json:"id,omitzero"`
 	Parent   string    `json:"parent,omitzero"`   // name of another customer, "" for none
@@ -43,6 +80,7 @@ type Customer struct {
 // Project belongs to a customer.
 type Project struct {
 	Status
+	Lifecycle
 	Addr        Address   `json:"address,omitzero"`
 	ID          uuid.UUID `json:"id,omitzero"`
 	Description string    `json:"description,omitzero"`
@@ -51,6 +89,7 @@ type Project struct {
 // Site belongs to a project.
 type Site struct {
 	Status
+	Lifecycle
 	Addr     Address   `json:"address,omitzero"`
 	ID       uuid.UUID `json:"id,omitzero"`
 	Location string    `json:"location,omitzero"` // JSON object in canonical form, "" for none
@@ -59,6 +98,7 @@ type Site struct {
 // Device belongs to a site.
 type Device struct {
 	Status
+	Lifecycle
 	Addr       Address       `json:"address,omitzero"`
 	ID         uuid.UUID     `json:"id,omitzero"`
 	Ref        int32         `json:"ref,omitzero"`         // the registry's short number for it; 0 in a declaration
@@ -94,6 +134,7 @@ const (
 // Parameter is a parameter template of a project.
 type Parameter struct {
 	Status
+	Lifecycle
 	Addr        Address       `json:"address,omitzero"` // …/project/short name
 	ID          uuid.UUID     `json:"id,omitzero"`
 	Key         string        `json:"key,omitzero"`  // "project:<project id>:<short name>", unique over the registry
@@ -130,6 +171,7 @@ type Threshold struct {
 
 // Platform is a threshold on the platform's own health, such as the queue's depth.
 type Platform struct {
+	Status
 	Addr     Address `json:"address,omitzero"` // metric
 	Warning  Bound   `json:"warning,omitzero"`
 	Critical Bound   `json:"critical,omitzero"`
@@ -137,6 +179,7 @@ type Platform struct {
 
 // Retention says how long telemetry is kept. There is one, at the address retention.telemetry.
 type Retention struct {
+	Status
 	Addr          Address       `json:"address,omitzero"`
 	Raw           time.Duration `json:"raw_ns,omitzero"`            // rows older than this are dropped
 	CompressAfter time.Duration `json:"compress_after_ns,omitzero"` // rows older than this are compressed, where the storage can
@@ -164,28 +207,27 @@ func (p *Platform) Address() Address  { return p.Addr }
 func (r *Retention) Address() Address { return r.Addr }
 func (l *Limits) Address() Address    { return l.Addr }
 
-func (s Status) status() Status     { return s }
-func (p *Platform) status() Status  { return Status{Managed: true} }
-func (r *Retention) status() Status { return Status{Managed: true} }
-func (l *Limits) status() Status    { return Status{Managed: true} }
+func (s *Status) status() *Status { return s }
 
 func (c *Customer) Fields() []Field {
 	return []Field{
 		{"parent", c.Parent}, {"metadata", c.Metadata},
 		{"limits.events_per_second", c.Rate.perSecond()}, {"limits.burst", c.Rate.burst()},
 		{"limits.device.events_per_second", c.DeviceRate.perSecond()}, {"limits.device.burst", c.DeviceRate.burst()},
+		c.field(),
 	}
 }
 
-func (p *Project) Fields() []Field { return []Field{{"description", p.Description}} }
+func (p *Project) Fields() []Field { return []Field{{"description", p.Description}, p.field()} }
 
-func (s *Site) Fields() []Field { return []Field{{"location", s.Location}} }
+func (s *Site) Fields() []Field { return []Field{{"location", s.Location}, s.field()} }
 
 func (d *Device) Fields() []Field {
 	return []Field{
 		{"type", d.Type}, {"external_id", d.ExternalID}, {"status", d.State},
 		{"interval", formatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
 		{"limits.events_per_second", d.Rate.perSecond()}, {"limits.burst", d.Rate.burst()},
+		d.field(),
 	}
 }
 
@@ -194,6 +236,7 @@ func (p *Parameter) Fields() []Field {
 		{"name", p.Name}, {"unit", p.Unit}, {"type", string(p.Type)}, {"min", p.Min.String()}, {"max", p.Max.String()},
 		{"required", formatBool(p.Required)}, {"interval", formatDuration(p.Interval)},
 		{"description", p.Description}, {"on_violation", string(p.OnViolation)}, {"default_quality", formatInt(int(p.Quality))},
+		p.field(),
 	}
 }
 
@@ -226,7 +269,7 @@ func same(a, b Object) bool {
 	case *Device:
 		b := b.(*Device)
 		return a.Type == b.Type && a.ExternalID == b.ExternalID && a.State == b.State && a.Interval == b.Interval &&
-			a.Rate == b.Rate && slices.Equal(a.Parameters, b.Parameters)
+			a.Rate == b.Rate && a.Lifecycle == b.Lifecycle && slices.Equal(a.Parameters, b.Parameters)
 	default:
 		return slices.Equal(a.Fields(), b.Fields())
 	}

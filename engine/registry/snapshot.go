@@ -27,9 +27,41 @@ type Snapshot struct {
 	Retention  *Retention // nil when none is declared
 	Limits     *Limits    // nil when none are declared
 
+	// What a declaration says beside what exists. Empty for the registry itself.
+	Owner      string // the declaration's name; "" for DefaultOwner
+	Moves      []Moved
+	Imports    []Imported
+	Released   []Released
+	References []Referenced
+
 	devices    map[uuid.UUID]*Device
 	external   map[string]*Device
 	parameters map[string]*Parameter
+}
+
+// Moved says that what is at From, or was before an earlier apply, is declared at To.
+type Moved struct {
+	From, To Address
+	Place    string // where it is written, as file:line:column
+}
+
+// Imported says that the unmanaged object with an id is the one that is declared at To.
+type Imported struct {
+	To    Address
+	ID    string // a UUID, or the external id of a device
+	Place string
+}
+
+// Released says that the object at From, and what is below it, is not managed by this declaration any more, but stays.
+type Released struct {
+	From  Address
+	Place string
+}
+
+// Referenced says that an object that others manage exists, because something declared hangs off it or names it.
+type Referenced struct {
+	Address Address
+	Place   string
 }
 
 // Declare builds the snapshot of a declaration: every object gets the id of its address, and what follows from ids.
@@ -100,6 +132,38 @@ func (s *Snapshot) DeviceByExternalID(id string) *Device { return s.external[id]
 // Parameter returns the parameter template with a key, or nil. It does not allocate for string(bytes).
 func (s *Snapshot) Parameter(key string) *Parameter { return s.parameters[key] }
 
+// find returns the object at an address, or nil.
+func (s *Snapshot) find(a Address) Object {
+	switch a.Kind {
+	case KindCustomer:
+		return search(s.Customers, a)
+	case KindProject:
+		return search(s.Projects, a)
+	case KindSite:
+		return search(s.Sites, a)
+	case KindDevice:
+		return search(s.Devices, a)
+	case KindParameter:
+		return search(s.Parameters, a)
+	case KindThreshold:
+		return search(s.Thresholds, a)
+	case KindPlatform:
+		return search(s.Platform, a)
+	case KindRetention:
+		return search(singleton(s.Retention), a)
+	case KindLimits:
+		return search(singleton(s.Limits), a)
+	}
+	return nil
+}
+
+func search[O Object](list []O, a Address) Object {
+	if i, ok := slices.BinarySearchFunc(list, a.Path, func(o O, path string) int { return cmp.Compare(o.Address().Path, path) }); ok {
+		return list[i]
+	}
+	return nil
+}
+
 // Objects calls yield for every object, parents before children.
 func (s *Snapshot) Objects(yield func(Object) bool) {
 	_ = each(s.Platform, yield) && (s.Retention == nil || yield(s.Retention)) && (s.Limits == nil || yield(s.Limits)) && each(s.Customers, yield) &&
@@ -116,7 +180,8 @@ func each[O Object](list []O, yield func(Object) bool) bool {
 	return true
 }
 
-// Checksum is the SHA-256, in hex, of what is declared: addresses and fields, whatever order they were written in.
+// Checksum is the SHA-256, in hex, of what is declared: addresses and fields, whatever order they were written in, and
+// the other blocks that a plan follows.
 func (s *Snapshot) Checksum() string {
 	h := sha256.New()
 	var line []byte
@@ -127,6 +192,26 @@ func (s *Snapshot) Checksum() string {
 			line = append(append(append(append(line, 0), f.Name...), 0), f.Value...)
 		}
 		h.Write(append(line, '\n'))
+	}
+	var others []string
+	if owner := cmp.Or(s.Owner, DefaultOwner); owner != DefaultOwner {
+		others = append(others, "declaration\x00"+owner)
+	}
+	for _, m := range s.Moves {
+		others = append(others, "moved\x00"+m.From.String()+"\x00"+m.To.String())
+	}
+	for _, i := range s.Imports {
+		others = append(others, "import\x00"+i.To.String()+"\x00"+i.ID)
+	}
+	for _, r := range s.Released {
+		others = append(others, "released\x00"+r.From.String())
+	}
+	for _, r := range s.References {
+		others = append(others, "reference\x00"+r.Address.String())
+	}
+	slices.Sort(others)
+	for _, line := range slices.Compact(others) {
+		h.Write([]byte(line + "\n"))
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

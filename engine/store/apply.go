@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,13 +50,14 @@ func (e *ErrStale) Error() string {
 }
 
 // Apply executes a plan in one transaction and returns the registry's version after it. It waits up to ten seconds for
-// another apply to end; a plan that is stale by then is refused with an *ErrStale. An empty plan makes no version.
+// another apply to end; a plan that is stale by then is refused with an *ErrStale, and one with a Refusal before anything
+// is done. An empty plan makes no version.
 // The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted.
 //
 // Customers, projects, sites, devices and parameters are retired rather than deleted; a created one that is there,
 // retired, returns with its id and history.
 func (s *Store) Apply(ctx context.Context, plan *registry.Plan, by Author) (version int64, err error) {
-	if err := checkText(plan); err != nil {
+	if err := cmp.Or(plan.Refusal(), checkText(plan)); err != nil {
 		return 0, fmt.Errorf("applying the plan: %w", err)
 	}
 	for attempt := 1; ; attempt++ {
@@ -121,20 +123,26 @@ func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait 
 	return version, err
 }
 
-// execute makes the plan's changes: deletes, children first, then the rest, parents first; all of a kind at once.
+// execute makes the plan's changes: deletes and releases, children first, then the rest, parents first; all of a kind at once.
 func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
-	deletes, puts := map[registry.Kind][]*registry.Change{}, map[registry.Kind][]*registry.Change{}
+	deletes, releases, puts := map[registry.Kind][]*registry.Change{}, map[registry.Kind][]*registry.Change{}, map[registry.Kind][]*registry.Change{}
 	for i := range plan.Changes {
 		c := &plan.Changes[i]
-		if c.Action == registry.Delete {
-			deletes[c.Address.Kind] = append(deletes[c.Address.Kind], c)
-		} else {
-			puts[c.Address.Kind] = append(puts[c.Address.Kind], c)
+		list := puts
+		switch c.Action {
+		case registry.Delete:
+			list = deletes
+		case registry.Release:
+			list = releases
 		}
+		list[c.Address.Kind] = append(list[c.Address.Kind], c)
 	}
 	for _, t := range slices.Backward(tables) {
 		if err := t.remove(ctx, tx, deletes[t.kind]); err != nil {
 			return fmt.Errorf("deleting in table %s: %w", t.name, err)
+		}
+		if err := t.release(ctx, tx, releases[t.kind]); err != nil {
+			return fmt.Errorf("releasing in table %s: %w", t.name, err)
 		}
 	}
 	for _, t := range tables {
@@ -146,6 +154,27 @@ func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
 				return fmt.Errorf("writing the parents of customers: %w", err)
 			}
 		}
+	}
+	return renameKeys(ctx, tx, puts[registry.KindParameter])
+}
+
+// renameKeys lets what is stored under the keys of moved parameters be found under their new keys. Nothing is written
+// meanwhile: the workers learn with their next transaction that the registry has changed, and what their sets are called now.
+func renameKeys(ctx context.Context, tx pgx.Tx, parameters []*registry.Change) error {
+	var from, to []string
+	for _, c := range parameters {
+		if moves(c) {
+			from, to = append(from, c.Before.(*registry.Parameter).Key), append(to, c.After.(*registry.Parameter).Key)
+		}
+	}
+	if len(from) == 0 {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, lockDelete); err != nil {
+		return fmt.Errorf("waiting for the workers: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `SELECT rename_parameter_keys($1, $2)`, from, to); err != nil {
+		return fmt.Errorf("renaming the keys of stored values: %w", err)
 	}
 	return nil
 }
@@ -233,26 +262,12 @@ func (s *Store) lockError(ctx context.Context, waited time.Duration) error {
 	return fmt.Errorf("another apply holds the lock, waited %s: %s (server process %d, for %s)", waited, by, pid, age)
 }
 
-// collisionError says that ids of new objects belong to live rows of other names.
-type collisionError struct{ table *table }
-
-func (e *collisionError) Error() string {
-	return "an id of a new object is taken in table " + e.table.name
-}
-
 // explain turns what the database says of an apply that it rolled back into what its user can act on.
 func (s *Store) explain(ctx context.Context, plan *registry.Plan, err error) error {
 	var refused *pgconn.PgError
-	var collision *collisionError
 	switch {
 	case errors.Is(err, errLocked):
 		return s.lockError(ctx, applyWait)
-	case errors.As(err, &collision):
-		if text, e := s.findCollisions(ctx, plan, collision.table); e != nil {
-			return errors.Join(err, e)
-		} else if text != "" {
-			return errors.New(text)
-		}
 	case errors.As(err, &refused):
 		if refused.ConstraintName == "devices_external_id_key" {
 			if text, e := s.findExternalIDs(ctx, plan); e != nil {
@@ -280,8 +295,10 @@ func (s *Store) findExternalIDs(ctx context.Context, plan *registry.Plan) (strin
 		if c.Address.Kind != registry.KindDevice {
 			continue
 		}
-		if c.Action == registry.Delete {
-			touched = append(touched, objectID(c.Before))
+		if c.After == nil {
+			if c.Action == registry.Delete { // and gives its external id up
+				touched = append(touched, objectID(c.Before))
+			}
 			continue
 		}
 		d := c.After.(*registry.Device)
@@ -307,38 +324,6 @@ func (s *Store) findExternalIDs(ctx context.Context, plan *registry.Plan) (strin
 	_, err = pgx.ForEachRow(rows, []any{&external, &customer, &project, &site, &device}, func() error {
 		found = append(found, fmt.Sprintf("external_id %q of %s is already used by %s", external, wanted[external],
 			registry.NewAddress(registry.KindDevice, customer, project, site, device)))
-		return nil
-	})
-	return abridge(found), err
-}
-
-// findCollisions lists the new objects of a plan whose id a live row has, which then was given another name.
-func (s *Store) findCollisions(ctx context.Context, plan *registry.Plan, t *table) (string, error) {
-	fresh := map[string]registry.Address{}
-	ids, gone := []string{}, []string{} // an empty list, because nil would be NULL
-	for _, c := range plan.Changes {
-		if c.Address.Kind != t.kind {
-			continue
-		}
-		switch c.Action {
-		case registry.Create:
-			id := objectID(c.After)
-			fresh[id] = c.Address
-			ids = append(ids, id)
-		case registry.Delete:
-			gone = append(gone, objectID(c.Before))
-		}
-	}
-	rows, err := s.pool.Query(ctx, `SELECT id::text, name FROM `+t.name+`
-		WHERE id = ANY($1::text[]::uuid[]) AND id <> ALL($2::text[]::uuid[]) AND retired_at IS NULL ORDER BY name`, ids, gone)
-	if err != nil {
-		return "", err
-	}
-	var found []string
-	var id, name string
-	_, err = pgx.ForEachRow(rows, []any{&id, &name}, func() error {
-		found = append(found, fmt.Sprintf("%s: its id %s belongs to the %s %q, which was renamed or moved outside nsready; undo that first",
-			fresh[id], id, t.kind, name))
 		return nil
 	})
 	return abridge(found), err

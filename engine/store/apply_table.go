@@ -26,7 +26,7 @@ type table struct {
 	extra   []string                                 // of the staging table alone
 	key     []string                                 // the columns that say which row is the object's
 	resolve string                                   // SQL that completes the staging table
-	managed bool                                     // has a column managed
+	place   []string                                 // the columns that say where the object is, its name the last; nil for what never moves
 	retired string                                   // what retiring sets; "" when rows are deleted instead
 	row     func(*copyBuffer, registry.Object) error // appends columns and extra
 }
@@ -72,10 +72,10 @@ var tables = []*table{
 		},
 	},
 	{
-		kind: registry.KindCustomer, name: "customers", key: []string{"id"}, managed: true, retired: "retired_at = now()",
+		kind: registry.KindCustomer, name: "customers", key: []string{"id"}, place: []string{"name"}, retired: "retired_at = now()",
 		columns: []string{
 			"id uuid", "name text", "metadata jsonb", "events_per_second double precision", "burst bigint",
-			"device_events_per_second double precision", "device_burst bigint",
+			"device_events_per_second double precision", "device_burst bigint", "prevent_destroy boolean",
 		},
 		extra: []string{"parent text"},
 		row: func(c *copyBuffer, o registry.Object) error {
@@ -85,13 +85,14 @@ var tables = []*table{
 			c.object(customer.Metadata)
 			c.rate(customer.Rate)
 			c.rate(customer.DeviceRate)
+			c.bool(customer.PreventDestroy)
 			c.text([]byte(customer.Parent))
 			return nil
 		},
 	},
 	{
-		kind: registry.KindProject, name: "projects", key: []string{"id"}, managed: true, retired: "retired_at = now()",
-		columns: []string{"id uuid", "customer_id uuid", "name text", "description text"}, extra: []string{"customer text"},
+		kind: registry.KindProject, name: "projects", key: []string{"id"}, place: []string{"customer_id", "name"}, retired: "retired_at = now()",
+		columns: []string{"id uuid", "customer_id uuid", "name text", "description text", "prevent_destroy boolean"}, extra: []string{"customer text"},
 		resolve: `UPDATE stage_projects s SET customer_id = c.id FROM customers c WHERE c.name = s.customer`,
 		row: func(c *copyBuffer, o registry.Object) error {
 			p := o.(*registry.Project)
@@ -100,13 +101,15 @@ var tables = []*table{
 			c.null()
 			c.string(names[1])
 			c.text([]byte(p.Description))
+			c.bool(p.PreventDestroy)
 			c.string(names[0])
 			return nil
 		},
 	},
 	{
-		kind: registry.KindSite, name: "sites", key: []string{"id"}, managed: true, retired: "retired_at = now()",
-		columns: []string{"id uuid", "project_id uuid", "name text", "location jsonb"}, extra: []string{"customer text", "project text"},
+		kind: registry.KindSite, name: "sites", key: []string{"id"}, place: []string{"project_id", "name"}, retired: "retired_at = now()",
+		columns: []string{"id uuid", "project_id uuid", "name text", "location jsonb", "prevent_destroy boolean"},
+		extra:   []string{"customer text", "project text"},
 		resolve: `UPDATE stage_sites s SET project_id = p.id FROM projects p JOIN customers c ON c.id = p.customer_id
 			WHERE (c.name, p.name) = (s.customer, s.project)`,
 		row: func(c *copyBuffer, o registry.Object) error {
@@ -116,6 +119,7 @@ var tables = []*table{
 			c.null()
 			c.string(names[2])
 			c.object(s.Location)
+			c.bool(s.PreventDestroy)
 			c.string(names[0])
 			c.string(names[1])
 			return nil
@@ -123,8 +127,8 @@ var tables = []*table{
 	},
 	{
 		// Known by its key: a template that another program left behind when it deleted the project is adopted.
-		kind: registry.KindParameter, name: "parameter_templates", key: []string{"key"}, managed: true, retired: "retired_at = now()",
-		columns: []string{"id uuid", "key text", "name text", "unit text", "metadata jsonb"},
+		kind: registry.KindParameter, name: "parameter_templates", key: []string{"key"}, place: []string{"key"}, retired: "retired_at = now()",
+		columns: []string{"id uuid", "key text", "name text", "unit text", "metadata jsonb", "prevent_destroy boolean"},
 		row: func(c *copyBuffer, o registry.Object) error {
 			p := o.(*registry.Parameter)
 			metadata, err := templateMetadata(p)
@@ -136,11 +140,12 @@ var tables = []*table{
 			c.string(p.Name)
 			c.text([]byte(p.Unit))
 			c.jsonb(metadata)
+			c.bool(p.PreventDestroy)
 			return nil
 		},
 	},
 	{
-		kind: registry.KindThreshold, name: "thresholds", key: []string{"parameter_key", "name"}, managed: true,
+		kind: registry.KindThreshold, name: "thresholds", key: []string{"parameter_key", "name"}, place: []string{"parameter_key", "name"},
 		columns: []string{
 			"id uuid", "parameter_key text", "name text", "above double precision", "below double precision",
 			"for_seconds double precision", "deadband double precision", "severity text",
@@ -160,10 +165,11 @@ var tables = []*table{
 	},
 	{
 		// A retired device gives its external id up, so that its replacement may take it.
-		kind: registry.KindDevice, name: "devices", key: []string{"id"}, managed: true, retired: "retired_at = now(), external_id = NULL",
+		kind: registry.KindDevice, name: "devices", key: []string{"id"}, place: []string{"site_id", "name"}, retired: "retired_at = now(), external_id = NULL",
 		columns: []string{
 			"id uuid", "site_id uuid", "name text", "device_type text", "external_id text", "status text",
 			"reporting_interval_seconds double precision", "parameters text[]", "events_per_second double precision", "burst bigint",
+			"prevent_destroy boolean",
 		},
 		row: func(c *copyBuffer, o registry.Object) error {
 			d := o.(*registry.Device)
@@ -176,6 +182,7 @@ var tables = []*table{
 			c.seconds(d.Interval)
 			c.texts(d.Parameters)
 			c.rate(d.Rate)
+			c.bool(d.PreventDestroy)
 			return nil
 		},
 	},
@@ -226,6 +233,9 @@ func (t *table) put(ctx context.Context, tx pgx.Tx, changes []*registry.Change) 
 	if err := t.stage(ctx, tx, changes); err != nil {
 		return err
 	}
+	if err := t.move(ctx, tx, changes); err != nil {
+		return err
+	}
 	// Updates come first and all at once: devices swap external ids, and new ones take what was freed.
 	updated, err := tx.Exec(ctx, t.update())
 	if err != nil {
@@ -236,14 +246,35 @@ func (t *table) put(ctx context.Context, tx pgx.Tx, changes []*registry.Change) 
 		return err
 	}
 	if n := updated.RowsAffected() + inserted.RowsAffected(); n != int64(len(changes)) {
-		return &collisionError{t}
+		return fmt.Errorf("%d of %d rows could be written: ids of the plan are not those of the registry", n, len(changes))
 	}
 	return nil
 }
 
-// stage copies the objects of changes to the staging table. Its column fresh tells a create from an update.
+// moves reports whether a change gives its object another address.
+func moves(c *registry.Change) bool { return c.From != nil }
+
+// move puts the rows of moved objects where they go. All leave their old places first: they may follow one another.
+func (t *table) move(ctx context.Context, tx pgx.Tx, changes []*registry.Change) error {
+	if !slices.ContainsFunc(changes, moves) {
+		return nil
+	}
+	name := t.place[len(t.place)-1]
+	if _, err := tx.Exec(ctx, `UPDATE `+t.name+` t SET `+name+` = 'moving ' || t.id FROM stage_`+t.name+` s WHERE t.id = s.id AND s.moved`); err != nil {
+		return err
+	}
+	var set []string
+	for _, column := range t.place {
+		set = append(set, column+" = s."+column)
+	}
+	_, err := tx.Exec(ctx, `UPDATE `+t.name+` t SET `+strings.Join(set, ", ")+` FROM stage_`+t.name+` s WHERE t.id = s.id AND s.moved`)
+	return err
+}
+
+// stage copies the objects of changes to the staging table. Its column fresh tells a create from an update, moved an object
+// that comes from another place.
 func (t *table) stage(ctx context.Context, tx pgx.Tx, changes []*registry.Change) error {
-	columns := slices.Concat([]string{"fresh boolean"}, t.columns, t.extra)
+	columns := slices.Concat([]string{"fresh boolean", "moved boolean", "managed_by text"}, t.columns, t.extra)
 	if _, err := tx.Exec(ctx, `CREATE TEMP TABLE stage_`+t.name+` (`+strings.Join(columns, ", ")+`) ON COMMIT DROP`); err != nil {
 		return err
 	}
@@ -251,6 +282,8 @@ func (t *table) stage(ctx context.Context, tx pgx.Tx, changes []*registry.Change
 	for _, c := range changes {
 		rows.row(int16(len(columns)))
 		rows.bool(c.Action == registry.Create)
+		rows.bool(moves(c))
+		rows.string(registry.OwnerOf(c.After))
 		if err := t.row(&rows, c.After); err != nil {
 			return err
 		}
@@ -278,9 +311,7 @@ func (t *table) update() string {
 		}
 	}
 	where := tuple("t", t.key) + " = " + tuple("s", t.key)
-	if t.managed {
-		set = append(set, "managed = true")
-	}
+	set = append(set, "managed = true", "managed_by = s.managed_by")
 	if t.retired != "" {
 		set = append(set, "retired_at = NULL")
 		if t.kind != registry.KindParameter {
@@ -293,26 +324,32 @@ func (t *table) update() string {
 // insert returns the SQL that inserts the rows that are not there.
 func (t *table) insert() string {
 	columns := strings.Join(names(t.columns), ", ")
-	into, from := columns, columns
-	if t.managed {
-		into, from = into+", managed", from+", true"
-	}
-	return `INSERT INTO ` + t.name + ` (` + into + `) SELECT ` + from + ` FROM stage_` + t.name + ` s
+	return `INSERT INTO ` + t.name + ` (` + columns + `, managed, managed_by) SELECT ` + columns + `, true, managed_by FROM stage_` + t.name + ` s
 		WHERE fresh AND NOT EXISTS (SELECT FROM ` + t.name + ` t WHERE ` + tuple("t", t.key) + ` = ` + tuple("s", t.key) + `)`
 }
 
 // remove retires or deletes the objects of changes.
 func (t *table) remove(ctx context.Context, tx pgx.Tx, changes []*registry.Change) error {
+	do := `DELETE FROM ` + t.name
+	if t.retired != "" {
+		do = `UPDATE ` + t.name + ` SET ` + t.retired
+	}
+	return t.exec(ctx, tx, do, changes)
+}
+
+// release leaves the objects of changes to others.
+func (t *table) release(ctx context.Context, tx pgx.Tx, changes []*registry.Change) error {
+	return t.exec(ctx, tx, `UPDATE `+t.name+` SET managed = false, managed_by = NULL`, changes)
+}
+
+// exec executes a statement without its condition, for the objects of changes.
+func (t *table) exec(ctx context.Context, tx pgx.Tx, do string, changes []*registry.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
 	ids := make([]string, len(changes))
 	for i, c := range changes {
 		ids[i] = objectID(c.Before)
-	}
-	do := `DELETE FROM ` + t.name
-	if t.retired != "" {
-		do = `UPDATE ` + t.name + ` SET ` + t.retired
 	}
 	id, kind, _ := strings.Cut(t.columns[0], " ")
 	_, err := tx.Exec(ctx, do+` WHERE `+id+` = ANY($1::text[]::`+kind+`[])`, ids)

@@ -416,12 +416,6 @@ func TestApplyErrors(t *testing.T) {
 			`external_id "X" is declared by device.acme/mill/north/press-01 and by device.acme/mill/north/press-02`,
 		},
 		{
-			"renamed customer, both declared", mill, `UPDATE customers SET name = 'acme2'`,
-			mill + "customer.acme2 project.acme2/mill site.acme2/mill/north parameter.acme2/mill/voltage",
-			`customer.acme: its id ` + registry.NewAddress(registry.KindCustomer, "acme").ID().String() +
-				` belongs to the customer "acme2", which was renamed or moved outside nsready; undo that first`,
-		},
-		{
 			"unknown parent", "", "", "customer.acme=nobody", `customer.acme: its parent, customer "nobody", does not exist`,
 		},
 		{

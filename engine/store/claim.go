@@ -324,7 +324,8 @@ func (c *Claim) Begin(ctx context.Context, events []telemetry.Event) (*Tx, error
 	}
 }
 
-// lockDelete keeps workers' transactions apart from the deletion of devices; see migration 0006.
+// lockDelete keeps workers' transactions apart from the deletion of devices, see migration 0006, and from the renaming of
+// parameters.
 const lockDelete = 0x6e737278
 
 // begin opens a transaction during which no deletion of a device commits, and returns the registry's revision in it.

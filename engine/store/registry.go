@@ -129,9 +129,17 @@ func (r row) object(i int) string {
 	return canonical
 }
 
-// status reads columns managed and "retired_at IS NOT NULL".
-func (r row) status(i int) registry.Status {
-	return registry.Status{Managed: r.bool(i), Retired: r.bool(i + 1)}
+// status reads columns managed, managed_by and "retired_at IS NOT NULL".
+func (l *loader) status(r row, i int) registry.Status {
+	s := registry.Status{Managed: r.bool(i), Retired: r.bool(i + 2)}
+	if s.Managed {
+		s.Owner = l.name(r[i+1])
+	}
+	return s
+}
+
+func (r row) lifecycle(i int) registry.Lifecycle {
+	return registry.Lifecycle{PreventDestroy: r.bool(i)}
 }
 
 // seconds turns a number of seconds into a duration, exact to the nanosecond for what is stored by an apply.
@@ -175,12 +183,12 @@ func (l *loader) loadState() error {
 }
 
 func (l *loader) loadCustomers() error {
-	return l.each(`SELECT c.id, c.name, c.managed, c.retired_at IS NOT NULL, p.name, c.metadata,
-		c.events_per_second, c.burst, c.device_events_per_second, c.device_burst
+	return l.each(`SELECT c.id, c.name, c.managed, c.managed_by, c.retired_at IS NOT NULL, p.name, c.metadata,
+		c.events_per_second, c.burst, c.device_events_per_second, c.device_burst, c.prevent_destroy
 		FROM customers c LEFT JOIN customers p ON p.id = c.parent_customer_id`, func(r row) {
 		c := &registry.Customer{
-			Status: r.status(2), Addr: registry.NewAddress(registry.KindCustomer, r.text(1)), ID: r.uuid(0),
-			Parent: r.text(4), Metadata: r.object(5), Rate: r.rate(6), DeviceRate: r.rate(8),
+			Status: l.status(r, 2), Lifecycle: r.lifecycle(11), Addr: registry.NewAddress(registry.KindCustomer, r.text(1)), ID: r.uuid(0),
+			Parent: r.text(5), Metadata: r.object(6), Rate: r.rate(7), DeviceRate: r.rate(9),
 		}
 		l.customers[c.ID] = c.Addr
 		l.objects = append(l.objects, c)
@@ -188,10 +196,10 @@ func (l *loader) loadCustomers() error {
 }
 
 func (l *loader) loadProjects() error {
-	return l.each(`SELECT id, name, managed, retired_at IS NOT NULL, customer_id, description FROM projects`, func(r row) {
+	return l.each(`SELECT id, name, managed, managed_by, retired_at IS NOT NULL, customer_id, description, prevent_destroy FROM projects`, func(r row) {
 		p := &registry.Project{
-			Status: r.status(2), Addr: l.customers[r.uuid(4)].Child(registry.KindProject, r.text(1)), ID: r.uuid(0),
-			Description: r.text(5),
+			Status: l.status(r, 2), Lifecycle: r.lifecycle(7), Addr: l.customers[r.uuid(5)].Child(registry.KindProject, r.text(1)), ID: r.uuid(0),
+			Description: r.text(6),
 		}
 		l.projects[p.ID] = p.Addr
 		l.objects = append(l.objects, p)
@@ -199,10 +207,11 @@ func (l *loader) loadProjects() error {
 }
 
 func (l *loader) loadSites() error {
-	return l.each(`SELECT id, name, managed, retired_at IS NOT NULL, project_id, location FROM sites`, func(r row) {
-		project := r.uuid(4)
+	return l.each(`SELECT id, name, managed, managed_by, retired_at IS NOT NULL, project_id, location, prevent_destroy FROM sites`, func(r row) {
+		project := r.uuid(5)
 		s := &registry.Site{
-			Status: r.status(2), Addr: l.projects[project].Child(registry.KindSite, r.text(1)), ID: r.uuid(0), Location: r.object(5),
+			Status: l.status(r, 2), Lifecycle: r.lifecycle(7), Addr: l.projects[project].Child(registry.KindSite, r.text(1)), ID: r.uuid(0),
+			Location: r.object(6),
 		}
 		l.sites[s.ID] = &site{addr: s.Addr, project: project}
 		l.objects = append(l.objects, s)
@@ -216,22 +225,22 @@ func (l *loader) loadDevices() error {
 	var current *site
 	var currentID uuid.UUID
 	count := 0
-	err := l.each(`SELECT id, name, managed, retired_at IS NOT NULL, site_id, device_type, external_id, status, ref,
-		reporting_interval_seconds, parameters, events_per_second, burst FROM devices`, func(r row) {
+	err := l.each(`SELECT id, name, managed, managed_by, retired_at IS NOT NULL, site_id, device_type, external_id, status, ref,
+		reporting_interval_seconds, parameters, events_per_second, burst, prevent_destroy FROM devices`, func(r row) {
 		if len(free) == 0 {
 			free = make([]registry.Device, 256)
 		}
 		d := &free[0]
 		free = free[1:]
-		d.SiteID = r.uuid(4)
+		d.SiteID = r.uuid(5)
 		if current == nil || currentID != d.SiteID {
 			current, currentID = l.sites[d.SiteID], d.SiteID
 		}
-		d.Status, d.ID, d.Ref, d.ProjectID = r.status(2), r.uuid(0), r.int32(8), current.project
+		d.Status, d.ID, d.Ref, d.ProjectID = l.status(r, 2), r.uuid(0), r.int32(9), current.project
 		d.Addr = current.addr.Child(registry.KindDevice, r.text(1))
-		d.Type, d.ExternalID, d.State = l.name(r[5]), r.text(6), l.name(r[7])
-		d.Interval, d.Parameters = seconds(r.float(9)), l.list(r[10])
-		d.Rate = r.rate(11)
+		d.Type, d.ExternalID, d.State = l.name(r[6]), r.text(7), l.name(r[8])
+		d.Interval, d.Parameters = seconds(r.float(10)), l.list(r[11])
+		d.Rate, d.Lifecycle = r.rate(12), r.lifecycle(14)
 		current.devices = append(current.devices, d)
 		count++
 	})
@@ -282,10 +291,10 @@ func (l *loader) loadParameters() error {
 	for id, addr := range l.projects {
 		projects[registry.ParameterKey(id, "")] = addr
 	}
-	return l.each(`SELECT id, key, managed, retired_at IS NOT NULL, name, unit, metadata FROM parameter_templates`, func(r row) {
-		p := &registry.Parameter{Status: r.status(2), ID: r.uuid(0), Key: r.text(1), Name: r.text(4), Unit: l.name(r[5])}
+	return l.each(`SELECT id, key, managed, managed_by, retired_at IS NOT NULL, name, unit, metadata, prevent_destroy FROM parameter_templates`, func(r row) {
+		p := &registry.Parameter{Status: l.status(r, 2), Lifecycle: r.lifecycle(8), ID: r.uuid(0), Key: r.text(1), Name: r.text(5), Unit: l.name(r[6])}
 		p.Addr = parameterAddress(projects, p.Key)
-		parseTemplate(p, r.json(6))
+		parseTemplate(p, r.json(7))
 		l.parameters[p.Key] = p.Addr
 		l.objects = append(l.objects, p)
 	})
@@ -366,10 +375,10 @@ func jsonTruth(v any) bool {
 }
 
 func (l *loader) loadThresholds() error {
-	return l.each(`SELECT id, parameter_key, name, managed, above, below, for_seconds, deadband, severity FROM thresholds`, func(r row) {
+	return l.each(`SELECT id, parameter_key, name, managed, managed_by, false, above, below, for_seconds, deadband, severity FROM thresholds`, func(r row) {
 		t := &registry.Threshold{
-			Status: registry.Status{Managed: r.bool(3)}, ID: r.uuid(0), ParameterKey: r.text(1),
-			Above: r.bound(4), Below: r.bound(5), For: seconds(r.float(6)), Deadband: r.float(7), Severity: l.name(r[8]),
+			Status: l.status(r, 3), ID: r.uuid(0), ParameterKey: r.text(1),
+			Above: r.bound(6), Below: r.bound(7), For: seconds(r.float(8)), Deadband: r.float(9), Severity: l.name(r[10]),
 		}
 		t.Addr = l.parameters[t.ParameterKey].Child(registry.KindThreshold, r.text(2))
 		l.objects = append(l.objects, t)
@@ -377,26 +386,27 @@ func (l *loader) loadThresholds() error {
 }
 
 func (l *loader) loadPlatform() error {
-	return l.each(`SELECT metric, warning, critical FROM platform_thresholds`, func(r row) {
+	return l.each(`SELECT metric, managed, managed_by, false, warning, critical FROM platform_thresholds`, func(r row) {
 		l.objects = append(l.objects, &registry.Platform{
-			Addr: registry.NewAddress(registry.KindPlatform, r.text(0)), Warning: r.bound(1), Critical: r.bound(2),
+			Status: l.status(r, 1), Addr: registry.NewAddress(registry.KindPlatform, r.text(0)), Warning: r.bound(4), Critical: r.bound(5),
 		})
 	})
 }
 
 func (l *loader) loadRetention() error {
-	return l.each(`SELECT raw_seconds, compress_after_seconds FROM retention`, func(r row) {
+	return l.each(`SELECT managed, managed_by, false, raw_seconds, compress_after_seconds FROM retention`, func(r row) {
 		l.objects = append(l.objects, &registry.Retention{
-			Addr: registry.RetentionAddress, Raw: seconds(r.float(0)), CompressAfter: seconds(r.float(1)),
+			Status: l.status(r, 0), Addr: registry.RetentionAddress, Raw: seconds(r.float(3)), CompressAfter: seconds(r.float(4)),
 		})
 	})
 }
 
 func (l *loader) loadLimits() error {
-	return l.each(`SELECT connections, connections_per_address, device_events_per_second, device_burst,
+	return l.each(`SELECT managed, managed_by, false, connections, connections_per_address, device_events_per_second, device_burst,
 		customer_events_per_second, customer_burst FROM limits`, func(r row) {
 		l.objects = append(l.objects, &registry.Limits{
-			Addr: registry.LimitsAddress, Connections: r.count(0), ConnectionsPerAddress: r.count(1), Device: r.rate(2), Customer: r.rate(4),
+			Status: l.status(r, 0), Addr: registry.LimitsAddress, Connections: r.count(3), ConnectionsPerAddress: r.count(4),
+			Device: r.rate(5), Customer: r.rate(7),
 		})
 	})
 }

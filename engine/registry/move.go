@@ -1,0 +1,274 @@
+package registry
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+)
+
+// relocation says where the objects of the registry go before they are compared with a declaration.
+type relocation struct {
+	explicit map[Address]Address // by where an object is: what a block moves or imports
+	moving   map[Address]moving  // the same, by destination
+	placed   map[Address]Address // by where an object is: all that go elsewhere, with a block of their own or with their parent
+	origins  map[Address]Object  // the same, by destination: the object as it is
+}
+
+// moving is what a block does to the object that gets an address.
+type moving struct {
+	action Action // Move or Import
+	from   Address
+	place  string
+}
+
+// relocate returns the registry with every object at the address where moves and imports put it.
+func (d *differ) relocate() *Snapshot {
+	if len(d.desired.Moves) == 0 && len(d.desired.Imports) == 0 {
+		return d.current
+	}
+	d.explicit, d.placed = map[Address]Address{}, map[Address]Address{}
+	d.moving, d.origins = map[Address]moving{}, map[Address]Object{}
+	d.readMoves()
+	d.readImports()
+	if len(d.explicit) == 0 {
+		return d.current
+	}
+	at := *d.current
+	at.Customers = moveAll(d, at.Customers)
+	renameParents(d, at.Customers)
+	at.Projects = moveAll(d, at.Projects)
+	at.Sites = moveAll(d, at.Sites)
+	at.Parameters = moveAll(d, at.Parameters)
+	at.Thresholds = moveAll(d, at.Thresholds)
+	at.Devices = moveAll(d, at.Devices)
+	return &at
+}
+
+// readMoves follows the moved blocks, parents first, so that a block may name an object by where it is, or by where a
+// move of its parent puts it.
+func (d *differ) readMoves() {
+	next := make(map[Address]Address, len(d.desired.Moves))
+	for _, m := range d.desired.Moves {
+		next[m.From] = m.To
+	}
+	moves := slices.Clone(d.desired.Moves)
+	slices.SortStableFunc(moves, func(a, b Moved) int { return Compare(a.From, b.From) })
+	for _, m := range moves {
+		from := d.wasAt(m.From)
+		o := d.current.find(from)
+		if o == nil {
+			continue // it has done its work
+		}
+		to := m.To
+		for n := 0; n < len(moves); n++ { // a chain leads on; that it is no cycle was checked when it was read
+			further, ok := next[to]
+			if !ok {
+				break
+			}
+			to = further
+		}
+		d.move(o, to, Move, m.Place)
+	}
+}
+
+// wasAt returns where the registry has an object that may be named by where a move of its parent puts it.
+func (d *differ) wasAt(a Address) Address {
+	if d.current.find(a) != nil {
+		return a
+	}
+	if m, ok := d.moving[a]; ok {
+		return m.from
+	}
+	if parent, ok := a.Parent(); ok {
+		if was := d.wasAt(parent); was != parent {
+			return a.below(was)
+		}
+	}
+	return a
+}
+
+// readImports finds the objects that import blocks name.
+func (d *differ) readImports() {
+	if len(d.desired.Imports) == 0 {
+		return
+	}
+	byID := map[uuid.UUID][]Object{}
+	for o := range d.current.Objects {
+		if id := idOf(o); id != uuid.Nil {
+			byID[id] = append(byID[id], o)
+		}
+	}
+	for _, i := range d.desired.Imports {
+		var o Object
+		if id, err := uuid.Parse(i.ID); err == nil {
+			for _, candidate := range byID[id] {
+				if candidate.Address().Kind == i.To.Kind {
+					o = candidate
+				}
+			}
+		}
+		if device := d.current.DeviceByExternalID(i.ID); o == nil && device != nil && i.To.Kind == KindDevice {
+			o = device
+		}
+		switch {
+		case o == nil:
+			d.problem(i.Place, "the registry has no %s with the id %q to import as %s", i.To.Kind, i.ID, i.To)
+		case o.status().Retired && o.Address() != i.To:
+			d.problem(i.Place, "%s, which has the id %q, is retired: move it to %s with a moved block", o.Address(), i.ID, i.To)
+		case o.status().Retired, OwnerOf(o) == d.plan.Owner && d.destination(o.Address()) == i.To:
+			// It returns, or was imported before.
+		case OwnerOf(o) == d.plan.Owner:
+			d.problem(i.Place, "%s, which has the id %q, is managed already: move it to %s with a moved block", o.Address(), i.ID, i.To)
+		default:
+			d.move(o, i.To, Import, i.Place)
+		}
+	}
+}
+
+// move sends an object to another address, unless that cannot be.
+func (d *differ) move(o Object, to Address, action Action, place string) {
+	from := o.Address()
+	if owner := OwnerOf(o); owner != "" && owner != d.plan.Owner && !o.status().Retired {
+		d.plan.Conflicts = append(d.plan.Conflicts, Conflict{from, owner})
+		return
+	}
+	if from.Kind == KindParameter && from != to {
+		here, _ := from.Parent()
+		there, _ := to.Parent()
+		if d.wasAt(there) != here {
+			d.problem(place, "%s cannot become %s: the values that are stored under its key belong to devices of its project; declare a new parameter in the other project", from, to)
+			return
+		}
+	}
+	if _, twice := d.explicit[from]; twice {
+		d.problem(place, "%s is moved or imported by another block, too", from)
+		return
+	}
+	if other, twice := d.moving[to]; twice {
+		d.problem(place, "%s and %s cannot both become %s", other.from, from, to)
+		return
+	}
+	d.explicit[from], d.moving[to] = to, moving{action, from, place}
+}
+
+// destination returns the address that an object of the registry is to have.
+func (r *relocation) destination(from Address) Address {
+	if to, ok := r.explicit[from]; ok {
+		return to
+	}
+	if len(r.placed) == 0 {
+		return from
+	}
+	parent, ok := from.Parent()
+	if !ok {
+		return from
+	}
+	if to, ok := r.placed[parent]; ok {
+		return from.below(to)
+	}
+	return from
+}
+
+// origin returns an object as the registry has it.
+func (r *relocation) origin(o Object) Object {
+	if was, ok := r.origins[o.Address()]; ok {
+		return was
+	}
+	return o
+}
+
+// moveAll puts the objects of a list at their destinations. Two at one address are a problem.
+func moveAll[O Object](d *differ, list []O) []O {
+	var moved []O
+	for i, o := range list {
+		from := o.Address()
+		to := d.destination(from)
+		if to == from {
+			continue
+		}
+		if moved == nil {
+			moved = slices.Clone(list)
+		}
+		c := clone(o)
+		setAddress(c, to)
+		moved[i] = c.(O)
+		d.placed[from], d.origins[to] = to, o
+	}
+	if moved == nil {
+		return list
+	}
+	sortByAddress(moved)
+	for i := 1; i < len(moved); i++ {
+		if to := moved[i].Address(); moved[i-1].Address() == to {
+			d.collide(to)
+		}
+	}
+	return moved
+}
+
+// collide reports that an object is already at an address to which another one goes.
+func (d *differ) collide(to Address) {
+	there := "in the registry, too"
+	if o := d.current.find(to); o != nil && o.status().Retired {
+		there = "in the registry too, retired, with its history"
+	}
+	place := ""
+	for a, ok := to, true; ok && place == ""; a, ok = a.Parent() {
+		place = d.moving[a].place
+	}
+	d.problem(place, "%s cannot become %s, which is %s: one object cannot have the history of both", d.origins[to].Address(), to, there)
+}
+
+// renameParents lets customers name their parents as these are called from now on.
+func renameParents(d *differ, customers []*Customer) {
+	for i, c := range customers {
+		if c.Parent == "" {
+			continue
+		}
+		if to, ok := d.placed[NewAddress(KindCustomer, c.Parent)]; ok {
+			renamed := *c
+			renamed.Parent = to.Name()
+			customers[i] = &renamed
+		}
+	}
+}
+
+func (d *differ) problem(place, format string, args ...any) {
+	d.plan.Problems = append(d.plan.Problems, Problem{place, fmt.Sprintf(format, args...)})
+}
+
+func setAddress(o Object, a Address) {
+	switch o := o.(type) {
+	case *Customer:
+		o.Addr = a
+	case *Project:
+		o.Addr = a
+	case *Site:
+		o.Addr = a
+	case *Device:
+		o.Addr = a
+	case *Parameter:
+		o.Addr = a
+	case *Threshold:
+		o.Addr = a
+	}
+}
+
+func idOf(o Object) uuid.UUID {
+	switch o := o.(type) {
+	case *Customer:
+		return o.ID
+	case *Project:
+		return o.ID
+	case *Site:
+		return o.ID
+	case *Device:
+		return o.ID
+	case *Parameter:
+		return o.ID
+	case *Threshold:
+		return o.ID
+	}
+	return uuid.Nil
+}

@@ -1,0 +1,105 @@
+package registry
+
+import "fmt"
+
+// fate is what becomes of an object of the registry that is not declared.
+type fate int
+
+const (
+	isRetired    fate = iota // already
+	isUnmanaged              // left alone
+	isForeign                // of another declaration, left alone
+	isReferenced             // left alone
+	isReleased
+	isProtected // must be deleted but may not be
+	isDeleted
+)
+
+// fate decides over an object that is not declared; why is the reason of isProtected.
+func (d *differ) fate(o Object) (f fate, why string) {
+	a, s := o.Address(), o.status()
+	switch {
+	case s.Retired:
+		return isRetired, ""
+	case OwnerOf(o) == d.plan.Owner && d.isReleased(o):
+		return isReleased, ""
+	case d.isReferenced(a):
+		return isReferenced, ""
+	case !s.Managed:
+		return isUnmanaged, ""
+	case OwnerOf(o) != d.plan.Owner:
+		return isForeign, ""
+	}
+	if lifecycleOf(o).PreventDestroy {
+		return isProtected, "prevent_destroy is set in the registry; apply lifecycle { prevent_destroy = false } first, then remove it"
+	}
+	if why := d.kept[a]; why != "" {
+		return isProtected, why
+	}
+	return isDeleted, ""
+}
+
+// release reads the released blocks. What is not managed by this declaration has been released already.
+func (d *differ) release() {
+	if len(d.desired.Released) == 0 {
+		return
+	}
+	d.releases = make(map[Address]bool, len(d.desired.Released))
+	for _, r := range d.desired.Released {
+		d.releases[r.From] = true
+	}
+}
+
+// isReleased reports whether a released block names an object, by where it is, or something that it hangs off.
+func (d *differ) isReleased(o Object) bool {
+	if len(d.releases) == 0 {
+		return false
+	}
+	a := d.origin(o).Address()
+	for ok := true; ok; a, ok = a.Parent() {
+		if d.releases[a] {
+			return true
+		}
+	}
+	return false
+}
+
+// refer checks that what the declaration refers to is there.
+func (d *differ) refer() {
+	d.refers = make(map[Address]string, len(d.desired.References))
+	for _, r := range d.desired.References {
+		d.refers[r.Address] = r.Place
+		switch o := d.at.find(r.Address); {
+		case o == nil:
+			d.problem(r.Place, "%s is referred to, but the registry does not have it: whoever owns it must apply first", r.Address)
+		case o.status().Retired:
+			d.problem(r.Place, "%s is referred to, but it is retired", r.Address)
+		}
+	}
+}
+
+func (d *differ) isReferenced(a Address) bool {
+	_, ok := d.refers[a]
+	return ok
+}
+
+// keep finds what cannot be deleted for the sake of what hangs off it: protected objects, and those of other declarations.
+func (d *differ) keep() {
+	d.kept = map[Address]string{}
+	for o := range d.at.Objects {
+		s := o.status()
+		parent, ok := o.Address().Parent()
+		if !ok || s.Retired || !s.Managed || d.kept[parent] != "" {
+			continue
+		}
+		why := ""
+		if OwnerOf(o) != d.plan.Owner {
+			why = fmt.Sprintf("%s, which hangs off it, is managed by the declaration %q", o.Address(), OwnerOf(o))
+		} else if lifecycleOf(o).PreventDestroy && d.desired.find(o.Address()) == nil && !d.isReleased(o) {
+			why = fmt.Sprintf("%s, which hangs off it, is protected", o.Address())
+		}
+		for a, ok := parent, why != ""; ok && d.kept[a] == ""; a, ok = a.Parent() {
+			d.kept[a] = why
+		}
+	}
+}
