@@ -289,7 +289,7 @@ func (d *differ) gone(o Object) {
 		d.deletes = append(d.deletes, Change{Action: Delete, Address: was.Address(), Before: was})
 	case isReferenced:
 		if OwnerOf(o) == d.plan.Owner {
-			d.problem(d.refers[a], "%s is managed by this declaration itself: declare it without reference = true, or give it away with a released block", a)
+			d.problem(d.refers[a], "%s is referred to, but this declaration itself manages it: declare it in full, or give it away with a released block", a)
 		}
 	}
 }
