@@ -120,7 +120,10 @@ func (d *differ) readImports() {
 		if device := d.current.DeviceByExternalID(i.ID); o == nil && device != nil && i.To.Kind == KindDevice {
 			o = device
 		}
+		there := d.current.find(d.wasAt(i.To))
 		switch {
+		case o == nil && there != nil && !there.status().Retired && OwnerOf(there) == d.plan.Owner:
+			// It was imported before, and has another external id since.
 		case o == nil:
 			d.problem(i.Place, "the registry has no %s with the id %q to import as %s", i.To.Kind, i.ID, i.To)
 		case o.status().Retired && o.Address() != i.To:
