@@ -50,10 +50,16 @@ Example:
 			return err
 		}
 		a := applyView{planView: viewPlan(registry.Diff(current, declared)), Version: current.Version}
+		if err := problems(a.Plan); err != nil {
+			return err
+		}
 		if !*asJSON {
 			if err := printPlan(s.stdout, a.planView); err != nil {
 				return err
 			}
+		}
+		if err := a.Refusal(); err != nil {
+			return err
 		}
 		if !a.Empty() {
 			if !*approved {

@@ -34,6 +34,7 @@ func runPlan(ctx context.Context, s *streams, args []string) error {
 Compare the declaration with the registry and show what apply would change. Nothing is changed, and nothing is locked.
 The exit code is 0 with and without changes, and 1 when there is no plan. With -detailed-exitcode it is
 0 when there are no changes, 1 when there is no plan, and 2 when there are changes.
+A plan that apply would refuse, because of protected objects or those of other declarations, is shown and says so.
 
 Example:
   nsready plan -detailed-exitcode -config estates/north`)
@@ -59,6 +60,9 @@ Example:
 			return err
 		}
 		v := viewPlan(registry.Diff(current, declared))
+		if err := problems(v.Plan); err != nil {
+			return err
+		}
 		if *asJSON {
 			err = writeJSON(s.stdout, v)
 		} else {
@@ -73,6 +77,14 @@ Example:
 		return reportJSON(s.stdout, err)
 	}
 	return err
+}
+
+// problems returns what makes a plan none: the declaration says of the registry what is not so.
+func problems(plan *registry.Plan) error {
+	if len(plan.Problems) == 0 {
+		return nil
+	}
+	return (&registry.Plan{Problems: plan.Problems}).Refusal()
 }
 
 // loadRegistry reads the registry, which is empty and not ready when the database has no tables.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/nsready/nsready/engine/registry"
@@ -64,9 +66,12 @@ func viewPlan(plan *registry.Plan) planView {
 func printPlan(w io.Writer, v planView) error {
 	paint := painter(w)
 	var out bytes.Buffer
-	if v.Empty() {
+	switch {
+	case v.Empty() && v.Refusal() != nil:
+		fmt.Fprintln(&out, "No changes that could be made.")
+	case v.Empty():
 		fmt.Fprintln(&out, "No changes. The registry matches the declaration.")
-	} else {
+	default:
 		base := "Against an empty registry"
 		if v.BaseVersion > 0 {
 			base = fmt.Sprintf("Against registry version %d", v.BaseVersion)
@@ -79,6 +84,7 @@ func printPlan(w io.Writer, v planView) error {
 		}
 		fmt.Fprintf(&out, "\nPlan: %s.\n", v.Summary.todo())
 	}
+	printOwnership(&out, paint, v.Plan)
 	if n := len(v.Unmanaged); n > 0 {
 		objects, are := "objects", "are"
 		if n == 1 {
@@ -96,18 +102,52 @@ func printPlan(w io.Writer, v planView) error {
 	return err
 }
 
+// printOwnership says what keeps a plan from being applied, and whose objects it leaves alone.
+func printOwnership(out *bytes.Buffer, paint func(color, string) string, plan *registry.Plan) {
+	list := func(title string, n int, line func(i int) string) {
+		if n == 0 {
+			return
+		}
+		fmt.Fprintf(out, "\n%s:\n", title)
+		for i := range min(n, maxListed) {
+			fmt.Fprintf(out, "    %s\n", line(i))
+		}
+		if n > maxListed {
+			fmt.Fprintf(out, "    and %d more\n", n-maxListed)
+		}
+	}
+	refused := paint(red, "This plan cannot be applied")
+	list(refused+": another declaration manages what this one declares", len(plan.Conflicts), func(i int) string {
+		return fmt.Sprintf("%s (%s)", clean(plan.Conflicts[i].Address.String()), clean(plan.Conflicts[i].Owner))
+	})
+	list(refused+": it would destroy what is protected", len(plan.Protected), func(i int) string {
+		return fmt.Sprintf("%s (%s)", clean(plan.Protected[i].Address.String()), clean(plan.Protected[i].Reason))
+	})
+	owners := slices.Sorted(maps.Keys(plan.Foreign))
+	list("Note: objects of other declarations are left alone", len(owners), func(i int) string {
+		return fmt.Sprintf("%s: %d", clean(owners[i]), plan.Foreign[owners[i]])
+	})
+}
+
 // maxListed is how many unmanaged objects a plan names.
 const maxListed = 20
 
 func printChange(out *bytes.Buffer, paint func(color, string) string, c registry.Change) {
-	colors := map[registry.Action]color{registry.Create: green, registry.Update: yellow, registry.Delete: red}
-	fmt.Fprintf(out, "  %s %s", paint(colors[c.Action], string(rune(c.Action))), clean(c.Address.String()))
+	colors := map[registry.Action]color{
+		registry.Create: green, registry.Update: yellow, registry.Delete: red,
+		registry.Move: yellow, registry.Import: green, registry.Release: red,
+	}
+	fmt.Fprintf(out, "  %s ", paint(colors[c.Action], string(rune(c.Action))))
+	if c.From != nil {
+		fmt.Fprintf(out, "%s -> ", clean(c.From.String()))
+	}
+	out.WriteString(clean(c.Address.String()))
 	if c.Reason != "" {
 		fmt.Fprintf(out, " (%s)", c.Reason)
 	}
 	out.WriteByte('\n')
 	for _, f := range c.Fields {
-		if c.Action == registry.Update {
+		if c.Action != registry.Create {
 			fmt.Fprintf(out, "      %s: %s -> %s\n", f.Name, showValue(f.Before), showValue(f.After))
 		} else {
 			fmt.Fprintf(out, "      %s: %s\n", f.Name, showValue(f.After))

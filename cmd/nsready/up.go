@@ -303,6 +303,9 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 		return err
 	}
 	plan := registry.Diff(current, declared)
+	if err := plan.Refusal(); err != nil {
+		return err
+	}
 	if plan.Empty() {
 		m.say("%s: no changes, %s", m.options.config, declared)
 		return nil

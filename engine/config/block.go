@@ -51,6 +51,12 @@ var schemas = map[string]*hcl.BodySchema{
 	"site":      siteSchema,
 	"device":    deviceSchema,
 
+	"declaration": declarationSchema,
+	"moved":       movedSchema,
+	"import":      importSchema,
+	"released":    releasedSchema,
+	"lifecycle":   lifecycleSchema,
+
 	// These mean something else inside than outside.
 	"limits in customer": customerLimitsSchema,
 	"limits in device":   rateSchema,

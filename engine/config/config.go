@@ -13,6 +13,7 @@
 //	    }
 //	  }
 //	}
+//	declaration { … }   moved { … }   import { … }   released { … }
 //
 // A customer, project, site, device or parameter with for_each is declared once for each element of a list, set or
 // object; its name must then be set by the attribute name. In it and in the blocks inside it, each.key (the index or

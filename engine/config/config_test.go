@@ -100,6 +100,21 @@ func listing(s *registry.Snapshot) string {
 			}
 		}
 	}
+	if s.Owner != "" {
+		fmt.Fprintln(&out, "owner", s.Owner)
+	}
+	for _, m := range s.Moves {
+		fmt.Fprintln(&out, "moved", m.From, m.To, m.Place)
+	}
+	for _, i := range s.Imports {
+		fmt.Fprintln(&out, "import", i.To, i.ID, i.Place)
+	}
+	for _, r := range s.Released {
+		fmt.Fprintln(&out, "released", r.From, r.Place)
+	}
+	for _, r := range s.References {
+		fmt.Fprintln(&out, "reference", r.Address, r.Place)
+	}
 	return out.String()
 }
 

@@ -12,8 +12,8 @@ import (
 )
 
 var customerSchema = &hcl.BodySchema{
-	Attributes: attributes("", "for_each", "name", "parent", "metadata"),
-	Blocks:     append(labelled("project"), hcl.BlockHeaderSchema{Type: "limits"}),
+	Attributes: attributes("", "for_each", "name", "reference", "parent", "metadata"),
+	Blocks:     append(labelled("project"), hcl.BlockHeaderSchema{Type: "limits"}, hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
 type customer struct {
@@ -33,11 +33,17 @@ func (l *loader) customer(b *block, in *each) {
 		Metadata: f.object("metadata"),
 	}}
 	c.Parent = c.parent.name
-	if !l.declare(c.Customer, c.origin) {
+	reference, ok := l.announce(c.Customer, f)
+	if !ok {
 		return
 	}
 	l.customers[name] = c
-	c.Rate, c.DeviceRate = f.customerLimits()
+	if reference {
+		c.parent.name = "" // that of its owner
+	} else {
+		c.Rate, c.DeviceRate = f.customerLimits()
+		c.Lifecycle = f.lifecycle()
+	}
 	for _, b := range b.blocks {
 		if b.kind != "project" {
 			continue
@@ -88,13 +94,14 @@ func (l *loader) unknown(ref reference, in *each, kind, sentence string, options
 }
 
 var projectSchema = &hcl.BodySchema{
-	Attributes: attributes("", "for_each", "name", "description", "templates"),
-	Blocks:     labelled("parameter", "site"),
+	Attributes: attributes("", "for_each", "name", "reference", "description", "templates"),
+	Blocks:     append(labelled("parameter", "site"), hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
 // project is a project whose devices' references are yet to be resolved.
 type project struct {
 	addr       registry.Address
+	reference  bool // another declaration has it, and parameters that are not declared here
 	in         *each
 	templates  []reference
 	parameters []*parameter // its own
@@ -107,11 +114,12 @@ func (l *loader) project(b *block, in *each, customer registry.Address) {
 	if !ok {
 		return
 	}
-	object := &registry.Project{Addr: customer.Child(registry.KindProject, name), Description: f.text("description", maxText)}
-	if !l.declare(object, f.origin()) {
+	object := &registry.Project{Addr: customer.Child(registry.KindProject, name), Description: f.text("description", maxText), Lifecycle: f.lifecycle()}
+	reference, ok := l.announce(object, f)
+	if !ok {
 		return
 	}
-	p := &project{addr: object.Addr, in: in, parameters: l.parameters(b, in)}
+	p := &project{addr: object.Addr, reference: reference, in: in, parameters: l.parameters(b, in)}
 	p.templates = f.references("templates")
 	l.projects = append(l.projects, p)
 	for _, b := range b.blocks {
@@ -125,8 +133,8 @@ func (l *loader) project(b *block, in *each, customer registry.Address) {
 }
 
 var siteSchema = &hcl.BodySchema{
-	Attributes: attributes("", "for_each", "name", "location"),
-	Blocks:     labelled("device"),
+	Attributes: attributes("", "for_each", "name", "reference", "location"),
+	Blocks:     append(labelled("device"), hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
 func (l *loader) site(b *block, in *each, p *project) {
@@ -135,11 +143,14 @@ func (l *loader) site(b *block, in *each, p *project) {
 	if !ok {
 		return
 	}
-	object := &registry.Site{Addr: p.addr.Child(registry.KindSite, name), Location: f.object("location")}
-	if !l.declare(object, f.origin()) {
+	object := &registry.Site{Addr: p.addr.Child(registry.KindSite, name), Location: f.object("location"), Lifecycle: f.lifecycle()}
+	if _, ok := l.announce(object, f); !ok {
 		return
 	}
 	for _, b := range b.blocks {
+		if b.kind != "device" {
+			continue
+		}
 		for in := range l.instances(b, in) {
 			l.device(b, in, object.Addr, p)
 		}
@@ -148,7 +159,7 @@ func (l *loader) site(b *block, in *each, p *project) {
 
 var deviceSchema = &hcl.BodySchema{
 	Attributes: attributes("type", "for_each", "name", "external_id", "status", "interval", "template", "parameters"),
-	Blocks:     []hcl.BlockHeaderSchema{{Type: "limits"}},
+	Blocks:     []hcl.BlockHeaderSchema{{Type: "limits"}, {Type: "lifecycle"}},
 }
 
 // device is a device whose template and parameters are yet to be resolved.
@@ -172,6 +183,7 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 		ExternalID: f.text("external_id", maxName),
 		State:      f.word("status", "active"),
 		Interval:   f.duration("interval", time.Millisecond),
+		Lifecycle:  f.lifecycle(),
 	}}
 	if limits, ok := f.inner("limits"); ok {
 		d.Rate = limits.rate()
@@ -198,21 +210,25 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 func (l *loader) resolve(p *project) {
 	byShort := map[string]*parameter{}
 	taken := map[string]bool{}
-	add := func(list []*parameter) {
+	add := func(list []*parameter, declare func(*project, *parameter)) {
 		for _, param := range list {
 			if !l.duplicateParameter(byShort, param) {
-				l.declareParameter(p, param)
+				declare(p, param)
 			}
 		}
 	}
-	add(p.parameters)
+	add(p.parameters, l.declareParameter)
+	shared := l.declareParameter
+	if p.reference { // the template says what its owner declared
+		shared = func(p *project, param *parameter) { l.expectParameter(p, param.short, param.origin) }
+	}
 	take := func(ref reference, in *each) *template {
 		t := l.templates[ref.name]
 		if t == nil {
 			l.unknown(ref, in, "template", "No template named %s is declared", options(l.templates))
 		} else if !taken[ref.name] {
 			taken[ref.name] = true
-			add(t.parameters)
+			add(t.parameters, shared)
 		}
 		return t
 	}
@@ -230,20 +246,24 @@ func (l *loader) resolve(p *project) {
 			byName[param.proto.Name] = short
 		}
 	}
-	shared := map[string][]string{} // by template, for devices that send just its parameters
+	lists := map[string][]string{} // by template, for devices that send just its parameters
 	for i := range p.devices {
 		d := &p.devices[i]
 		t := l.templates[d.template.name]
 		if t != nil && len(d.parameters) == 0 {
-			if _, ok := shared[d.template.name]; !ok {
-				shared[d.template.name] = shortNames(t)
+			if _, ok := lists[d.template.name]; !ok {
+				lists[d.template.name] = shortNames(t)
 			}
-			d.Parameters = shared[d.template.name]
+			d.Parameters = lists[d.template.name]
 		} else {
 			for _, ref := range d.parameters {
 				short := ref.name
 				if byShort[short] == nil {
 					short = byName[ref.name]
+				}
+				if short == "" && p.reference {
+					short = registry.ShortName(ref.name)
+					l.expectParameter(p, short, origin{&ref.rng, d.in})
 				}
 				if short == "" {
 					l.unknown(ref, d.in, "parameter", "The project "+quote(p.addr.Name())+" has no parameter %s", options(byShort))
@@ -281,6 +301,13 @@ func smallestInterval(names []string, byShort map[string]*parameter) time.Durati
 		}
 	}
 	return least
+}
+
+// expectParameter notes that the owner of a project declares a parameter.
+func (l *loader) expectParameter(p *project, short string, from origin) {
+	if a := p.addr.Child(registry.KindParameter, short); l.declared[a] == nil {
+		l.refer(a, from)
+	}
 }
 
 // declareParameter declares a parameter, and its thresholds, in a project.

@@ -38,6 +38,7 @@ type loader struct {
 	templates map[string]*template
 	projects  []*project
 	customers map[string]*customer
+	own       ownership
 }
 
 type place struct {
@@ -75,6 +76,7 @@ func newLoader() *loader {
 		external:  map[string]*origin{},
 		templates: map[string]*template{},
 		customers: map[string]*customer{},
+		own:       newOwnership(),
 	}
 }
 
@@ -98,6 +100,7 @@ func (l *loader) add(filename string, src []byte) {
 var fileSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "locals"}, {Type: "retention"}, {Type: "limits"}, {Type: "platform", LabelNames: []string{"name"}},
 	{Type: "template", LabelNames: []string{"name"}}, {Type: "customer", LabelNames: []string{"name"}},
+	{Type: "declaration"}, {Type: "moved"}, {Type: "import"}, {Type: "released"},
 }}
 
 func (l *loader) addBody(body hcl.Body) {
@@ -162,20 +165,31 @@ func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 			for in := range l.instances(b, nil) {
 				l.customer(b, in)
 			}
+		case "declaration":
+			l.declaration(b)
+		case "moved":
+			l.moved(b)
+		case "import":
+			l.imported(b)
+		case "released":
+			l.release(b)
 		}
 	}
 	l.resolveParents()
 	for _, p := range l.projects {
 		l.resolve(p)
 	}
-	if len(l.objects) == 0 && !l.diags.HasErrors() {
+	l.resolveOwnership()
+	if len(l.objects) == 0 && len(l.own.released) == 0 && !l.diags.HasErrors() {
 		l.diags = append(l.diags, l.nothingDeclared())
 	}
 	l.sortDiags()
 	if l.diags.HasErrors() {
 		return nil, l.sources, l.diags
 	}
-	return registry.Declare(l.objects), l.sources, l.diags
+	snapshot := registry.Declare(l.objects)
+	l.own.tell(snapshot)
+	return snapshot, l.sources, l.diags
 }
 
 // nothingDeclared refuses a declaration without objects: a file that was truncated must not retire a whole estate.

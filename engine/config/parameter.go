@@ -10,7 +10,7 @@ import (
 
 var parameterSchema = &hcl.BodySchema{
 	Attributes: attributes("", "for_each", "name", "unit", "type", "min", "max", "required", "interval", "description", "on_violation", "default_quality"),
-	Blocks:     labelled("threshold"),
+	Blocks:     append(labelled("threshold"), hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
 var thresholdSchema = &hcl.BodySchema{Attributes: attributes("", "above", "below", "for", "deadband", "severity")}
@@ -69,12 +69,16 @@ func (l *loader) parameter(b *block, in *each) *parameter {
 		Description: f.text("description", maxText),
 		OnViolation: registry.Violation(f.choice("on_violation", string(registry.Flag), string(registry.Reject), string(registry.Accept))),
 		Quality:     uint8(f.wholeNumber("default_quality", 0, 255)),
+		Lifecycle:   f.lifecycle(),
 	}}
 	if p.proto.Min.Set && p.proto.Max.Set && p.proto.Min.Value > p.proto.Max.Value {
 		f.wrong("max", "Contradictory bounds", "max is %s, below min, which is %s.", p.proto.Max, p.proto.Min)
 	}
 	seen := map[string]*origin{}
 	for _, b := range b.blocks {
+		if b.kind != "threshold" {
+			continue
+		}
 		t, ok := l.threshold(b, in)
 		if !ok {
 			continue

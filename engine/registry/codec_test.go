@@ -6,20 +6,30 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/google/uuid"
 )
 
 func TestChangesAreReadAsTheyWereWritten(t *testing.T) {
-	kinds := map[Kind]bool{}
+	kinds, done := map[Kind]bool{}, map[Action]bool{}
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		current, desired := Declare(randomObjects(r)), Declare(randomObjects(r))
 		for o := range current.Objects {
-			switch o := o.(type) {
-			case *Device:
-				o.Managed, o.Ref = true, 7
-			case *Customer:
-				o.Managed = true
+			*o.status() = Status{Managed: r.IntN(5) > 0, Owner: "default"}
+			if d, ok := o.(*Device); ok {
+				d.Ref = 7
 			}
+			a := o.Address()
+			switch declared := desired.find(a) != nil; {
+			case declared && !o.status().Managed && idOf(o) != uuid.Nil:
+				desired.Imports = append(desired.Imports, Imported{To: a, ID: idOf(o).String()})
+			case !declared && r.IntN(5) == 0:
+				desired.Released = append(desired.Released, Released{From: a})
+			}
+		}
+		if seed%2 == 0 {
+			desired.Moves = randomMoves(r, current, desired)
 		}
 		changes := Diff(current, desired).Changes
 		var text bytes.Buffer
@@ -38,7 +48,7 @@ func TestChangesAreReadAsTheyWereWritten(t *testing.T) {
 			if !reflect.DeepEqual(got[i], changes[i]) {
 				t.Fatalf("seed %d:\ngot  %+v\nwant %+v\nof %s", seed, got[i], changes[i], again)
 			}
-			kinds[got[i].Address.Kind] = true
+			kinds[got[i].Address.Kind], done[got[i].Action] = true, true
 		}
 	}
 	for kind := range rank {
@@ -46,11 +56,26 @@ func TestChangesAreReadAsTheyWereWritten(t *testing.T) {
 			t.Errorf("no %s among the changes", kind)
 		}
 	}
+	for action, name := range actions {
+		if !done[action] {
+			t.Errorf("no change is to %s", name)
+		}
+	}
 }
 
 func TestReadChangesRefuses(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{`{"action":"create","address":"site.a/b/c","after":{"address":"site.a/b/d"}}`, "change 1: after: the object says that it is site.a/b/d"},
+		{
+			`{"action":"update","address":"site.a/b/c","before":{"address":"site.a/b/d"},"after":{"address":"site.a/b/c"}}`,
+			"change 1: before: the object says that it is site.a/b/d",
+		},
+		{
+			`{"action":"move","address":"site.a/b/c","before":{"address":"device.a/b/c/d"},"after":{"address":"site.a/b/c"}}`,
+			"change 1: before: the object says that it is device.a/b/c/d",
+		},
+		{`{"action":"release","address":"site.a/b/c","before":{"address":"site.a/b/d"}}`, "change 1: before: the object says that it is site.a/b/d"},
+		{`{"action":"move","address":"site.a/b/c","after":{"address":"site.a/b/c"}}`, "a change that is to move site.a/b/c has not the objects that it needs"},
 		{`{"action":"create","address":"site.a/b/c"}`, "change 1: a change that is to create site.a/b/c has not the objects that it needs"},
 		{`{"action":"delete","address":"site.a/b/c"}`, "has not the objects that it needs"},
 		{`{"action":"update","address":"site.a/b/c","after":{"address":"site.a/b/c"}}`, "has not the objects that it needs"},

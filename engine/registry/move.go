@@ -60,16 +60,25 @@ func (d *differ) readMoves() {
 		if o == nil {
 			continue // it has done its work
 		}
-		to := m.To
-		for n := 0; n < len(moves); n++ { // a chain leads on; that it is no cycle was checked when it was read
-			further, ok := next[to]
-			if !ok {
-				break
-			}
-			to = further
-		}
-		d.move(o, to, Move, m.Place)
+		d.move(o, last(next, m.From), Move, m.Place)
 	}
+}
+
+// last follows a chain of moves to its end, and lets what it passes lead there at once. A cycle, which config refuses, ends
+// somewhere.
+func last(next map[Address]Address, from Address) Address {
+	end := next[from]
+	for range next {
+		to, ok := next[end]
+		if !ok || end == from {
+			break
+		}
+		end = to
+	}
+	for at, n := from, 0; at != end && n < len(next); n++ {
+		at, next[at] = next[at], end
+	}
+	return end
 }
 
 // wasAt returns where the registry has an object that may be named by where a move of its parent puts it.
@@ -111,7 +120,10 @@ func (d *differ) readImports() {
 		if device := d.current.DeviceByExternalID(i.ID); o == nil && device != nil && i.To.Kind == KindDevice {
 			o = device
 		}
+		there := d.current.find(d.wasAt(i.To))
 		switch {
+		case o == nil && there != nil && !there.status().Retired && OwnerOf(there) == d.plan.Owner:
+			// It was imported before, and has another external id since.
 		case o == nil:
 			d.problem(i.Place, "the registry has no %s with the id %q to import as %s", i.To.Kind, i.ID, i.To)
 		case o.status().Retired && o.Address() != i.To:

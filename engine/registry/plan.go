@@ -155,7 +155,7 @@ func (p *Plan) Count() (n Counts) {
 // Empty reports whether there is nothing to do.
 func (p *Plan) Empty() bool { return len(p.Changes) == 0 }
 
-// Diff plans the way from current, the registry, to desired, a declaration.
+// Diff plans the way from current, the registry, to desired, a declaration. When it finds problems the plan has nothing else.
 func Diff(current, desired *Snapshot) *Plan {
 	d := newDiffer(current, desired)
 	at := d.at
@@ -171,6 +171,12 @@ func Diff(current, desired *Snapshot) *Plan {
 	merge(d, at.Parameters, desired.Parameters)
 	merge(d, at.Thresholds, desired.Thresholds)
 	merge(d, at.Devices, desired.Devices)
+	if len(d.plan.Problems) > 0 {
+		return &Plan{
+			BaseVersion: d.plan.BaseVersion, BaseRevision: d.plan.BaseRevision, Checksum: d.plan.Checksum, Owner: d.plan.Owner,
+			Problems: d.plan.Problems,
+		}
+	}
 	slices.Reverse(d.deletes)
 	d.plan.Changes = append(d.deletes, d.plan.Changes...)
 	return d.plan
@@ -244,8 +250,9 @@ func newDiffer(current, desired *Snapshot) *differ {
 	return d
 }
 
-// merge walks two lists sorted by address.
+// merge walks two lists sorted by address. What leaves an address goes before what takes it.
 func merge[O Object](d *differ, current, desired []O) {
+	first := len(d.plan.Changes)
 	for len(current) > 0 || len(desired) > 0 {
 		order := 0
 		switch {
@@ -268,6 +275,18 @@ func merge[O Object](d *differ, current, desired []O) {
 			current, desired = current[1:], desired[1:]
 		}
 	}
+	if len(d.moving) > 0 {
+		slices.SortStableFunc(d.plan.Changes[first:], func(a, b Change) int {
+			return cmp.Compare(btoi(a.From == nil), btoi(b.From == nil))
+		})
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (d *differ) gone(o Object) {
@@ -289,7 +308,7 @@ func (d *differ) gone(o Object) {
 		d.deletes = append(d.deletes, Change{Action: Delete, Address: was.Address(), Before: was})
 	case isReferenced:
 		if OwnerOf(o) == d.plan.Owner {
-			d.problem(d.refers[a], "%s is managed by this declaration itself: declare it without reference = true, or give it away with a released block", a)
+			d.problem(d.refers[a], "%s is referred to, but this declaration itself manages it: declare it in full, or give it away with a released block", a)
 		}
 	}
 }

@@ -1,0 +1,5 @@
+declaration {
+  name = " north" # ERROR: Invalid name
+}
+customer "acme" {
+}

@@ -1,0 +1,8 @@
+declaration {
+  name = "north"
+}
+declaration { # ERROR: Duplicate declaration
+  name = "south"
+}
+customer "acme" {
+}

@@ -1,0 +1,6 @@
+retention {
+  raw = "90d"
+  lifecycle { # ERROR: Unsupported block type
+    prevent_destroy = true
+  }
+}

@@ -1,0 +1,8 @@
+customer "acme" {
+}
+customer "mill" {
+}
+moved {
+  from = "customer.mill" # ERROR: Moved but declared
+  to   = "customer.acme"
+}

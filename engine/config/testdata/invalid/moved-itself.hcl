@@ -1,0 +1,6 @@
+customer "acme" {
+}
+moved {
+  from = "customer.acme"
+  to   = "customer.acme" # ERROR: Moved to itself
+}

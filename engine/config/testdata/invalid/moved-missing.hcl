@@ -1,0 +1,5 @@
+customer "acme" {
+}
+moved { # ERROR: Missing required argument
+  from = "customer.mill"
+}

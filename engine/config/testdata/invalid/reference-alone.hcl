@@ -1,0 +1,3 @@
+customer "acme" { # ERROR: Nothing declared
+  reference = true
+}
