@@ -34,6 +34,22 @@ ALTER TABLE measurements DROP CONSTRAINT measurements_parameter_key_fkey,
 ALTER TABLE missing_intervals DROP CONSTRAINT missing_intervals_parameter_key_fkey,
     ADD FOREIGN KEY (parameter_key) REFERENCES parameter_templates (key) ON UPDATE CASCADE ON DELETE RESTRICT;
 
+-- What parameters that were renamed were called before, so that events which were accepted before and are stored after it are
+-- found with the others. A name that a parameter has again means that one.
+CREATE TABLE parameter_renames (
+    old_key text PRIMARY KEY,
+    key     text NOT NULL
+);
+
+-- The names that parameters have now.
+CREATE FUNCTION current_parameter_keys(wanted text[]) RETURNS text[] LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN EXISTS (SELECT FROM parameter_renames WHERE old_key = ANY (wanted)) THEN
+        (SELECT array_agg(CASE WHEN r.key <> ALL (wanted) AND NOT EXISTS (SELECT FROM parameter_templates t WHERE t.key = w.key)
+                               THEN r.key ELSE w.key END ORDER BY w.i)
+         FROM unnest(wanted) WITH ORDINALITY w (key, i) LEFT JOIN parameter_renames r ON r.old_key = w.key)
+    ELSE wanted END
+$$;
+
 -- Lets values that are stored under keys be found under others from now on, keys exchanged among them. A set that has got
 -- the keys of another one keeps a digest of its own, by which it is never found for new values; and one that would have a
 -- key twice, because it holds values under both, stays as it is.
@@ -51,4 +67,9 @@ BEGIN
     FROM (SELECT DISTINCT ON (1) sha256(convert_to(array_to_string(keys, chr(31)), 'UTF8')) AS digest, id FROM renamed_sets ORDER BY 1, id) d
     WHERE s.id = d.id AND NOT EXISTS (SELECT FROM parameter_sets o WHERE o.digest = d.digest);
     DROP TABLE renamed_sets;
+
+    UPDATE parameter_renames p SET key = r.new_key FROM unnest(old_keys, new_keys) r (old_key, new_key) WHERE p.key = r.old_key;
+    INSERT INTO parameter_renames SELECT * FROM unnest(old_keys, new_keys)
+    ON CONFLICT (old_key) DO UPDATE SET key = excluded.key;
+    DELETE FROM parameter_renames WHERE old_key = key OR old_key = ANY (new_keys);
 END $$;

@@ -89,11 +89,11 @@ var parents = map[Kind]Kind{
 // Parent returns the address of what an object hangs off; ok is false for one that hangs off nothing.
 func (a Address) Parent() (parent Address, ok bool) {
 	kind, ok := parents[a.Kind]
-	path := a.ParentPath()
-	if !ok || path == "" {
+	i := strings.LastIndexByte(a.Path, '/')
+	if !ok || i < 0 {
 		return Address{}, false
 	}
-	return Address{kind, path}, true
+	return Address{kind, a.Path[:i]}, true
 }
 
 // below returns the address of the same name below another parent.

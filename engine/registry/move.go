@@ -17,31 +17,28 @@ type relocation struct {
 
 // moving is what a block does to the object that gets an address.
 type moving struct {
-	action Action // Move or Import
-	from   Address
-	place  string
+	action   Action // Move or Import
+	from     Address
+	place    string
+	recalled bool // by no block, but by its id
 }
 
 // relocate returns the registry with every object at the address where moves and imports put it.
 func (d *differ) relocate() *Snapshot {
-	if len(d.desired.Moves) == 0 && len(d.desired.Imports) == 0 {
-		return d.current
-	}
-	d.explicit, d.placed = map[Address]Address{}, map[Address]Address{}
-	d.moving, d.origins = map[Address]moving{}, map[Address]Object{}
+	d.explicit, d.moving = map[Address]Address{}, map[Address]moving{}
+	d.placed, d.origins = map[Address]Address{}, map[Address]Object{}
 	d.readMoves()
 	d.readImports()
-	if len(d.explicit) == 0 {
-		return d.current
-	}
 	at := *d.current
-	at.Customers = moveAll(d, at.Customers)
-	renameParents(d, at.Customers)
-	at.Projects = moveAll(d, at.Projects)
-	at.Sites = moveAll(d, at.Sites)
-	at.Parameters = moveAll(d, at.Parameters)
-	at.Thresholds = moveAll(d, at.Thresholds)
-	at.Devices = moveAll(d, at.Devices)
+	at.Customers = moveAll(d, at.Customers, d.desired.Customers)
+	at.Projects = moveAll(d, at.Projects, d.desired.Projects)
+	at.Sites = moveAll(d, at.Sites, d.desired.Sites)
+	at.Parameters = moveAll(d, at.Parameters, d.desired.Parameters)
+	at.Thresholds = moveAll(d, at.Thresholds, d.desired.Thresholds)
+	at.Devices = moveAll(d, at.Devices, d.desired.Devices)
+	if len(d.placed) > 0 {
+		at.Customers = d.renameParents(at.Customers)
+	}
 	return &at
 }
 
@@ -161,7 +158,7 @@ func (d *differ) move(o Object, to Address, action Action, place string) {
 		d.problem(place, "%s and %s cannot both become %s", other.from, from, to)
 		return
 	}
-	d.explicit[from], d.moving[to] = to, moving{action, from, place}
+	d.explicit[from], d.moving[to] = to, moving{action: action, from: from, place: place}
 }
 
 // destination returns the address that an object of the registry is to have.
@@ -191,7 +188,26 @@ func (r *relocation) origin(o Object) Object {
 }
 
 // moveAll puts the objects of a list at their destinations. Two at one address are a problem.
-func moveAll[O Object](d *differ, list []O) []O {
+func moveAll[O Object](d *differ, list, desired []O) []O {
+	moved := relocated(d, list)
+	if recall(d, moved, desired) {
+		moved = relocated(d, list)
+	}
+	if len(d.placed) > 0 {
+		for i := 1; i < len(moved); i++ {
+			if to := moved[i].Address(); moved[i-1].Address() == to {
+				d.collide(to)
+			}
+		}
+	}
+	return moved
+}
+
+// relocated returns a list with its objects at their destinations, sorted; the list itself when none of them moves.
+func relocated[O Object](d *differ, list []O) []O {
+	if len(d.explicit) == 0 {
+		return list
+	}
 	var moved []O
 	for i, o := range list {
 		from := o.Address()
@@ -211,12 +227,45 @@ func moveAll[O Object](d *differ, list []O) []O {
 		return list
 	}
 	sortByAddress(moved)
-	for i := 1; i < len(moved); i++ {
-		if to := moved[i].Address(); moved[i-1].Address() == to {
-			d.collide(to)
-		}
-	}
 	return moved
+}
+
+// recall finds objects that are not declared where they are, but whose ids are those of declared addresses at which there is
+// nothing: they were renamed by SQL, or by a moved block that is not there any more, and go back.
+func recall[O Object](d *differ, list, desired []O) (some bool) {
+	var byID map[uuid.UUID]O
+	for _, o := range list {
+		a, id := o.Address(), idOf(o)
+		var want Object
+		if a.Kind == KindDevice {
+			if device := d.desired.devices[id]; device != nil {
+				want = device
+			}
+		} else {
+			if byID == nil {
+				byID = make(map[uuid.UUID]O, len(desired))
+				for _, o := range desired {
+					byID[idOf(o)] = o
+				}
+			}
+			if declared, ok := byID[id]; ok {
+				want = declared
+			}
+		}
+		if want == nil || want.Address() == a || o.status().Retired || OwnerOf(o) != d.plan.Owner || d.isReleased(o) {
+			continue
+		}
+		to := want.Address()
+		here, _ := a.Parent()
+		there, _ := to.Parent()
+		if search(desired, a) != nil || search(list, to) != nil || a.Kind == KindParameter && here != there {
+			continue
+		}
+		from := d.origin(o).Address()
+		d.explicit[from], d.moving[to] = to, moving{action: Move, from: from, recalled: true}
+		some = true
+	}
+	return some
 }
 
 // collide reports that an object is already at an address to which another one goes.
@@ -233,17 +282,19 @@ func (d *differ) collide(to Address) {
 }
 
 // renameParents lets customers name their parents as these are called from now on.
-func renameParents(d *differ, customers []*Customer) {
-	for i, c := range customers {
+func (d *differ) renameParents(customers []*Customer) []*Customer {
+	renamed := slices.Clone(customers)
+	for i, c := range renamed {
 		if c.Parent == "" {
 			continue
 		}
 		if to, ok := d.placed[NewAddress(KindCustomer, c.Parent)]; ok {
-			renamed := *c
-			renamed.Parent = to.Name()
-			customers[i] = &renamed
+			c := *c
+			c.Parent = to.Name()
+			renamed[i] = &c
 		}
 	}
+	return renamed
 }
 
 func (d *differ) problem(place, format string, args ...any) {

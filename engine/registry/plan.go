@@ -228,6 +228,7 @@ func newDiffer(current, desired *Snapshot) *differ {
 		},
 		current: current, desired: desired, ids: map[Address]uuid.UUID{}, holders: map[uuid.UUID]Object{},
 	}
+	d.release()
 	d.at = d.relocate()
 	for _, c := range current.Customers {
 		d.ids[d.destination(c.Addr)], d.holders[c.ID] = c.ID, c
@@ -244,7 +245,6 @@ func newDiffer(current, desired *Snapshot) *differ {
 	for _, t := range current.Thresholds {
 		d.holders[t.ID] = t
 	}
-	d.release()
 	d.refer()
 	d.keep()
 	return d
@@ -315,7 +315,8 @@ func (d *differ) gone(o Object) {
 
 func (d *differ) both(before, after Object) {
 	s, was := before.status(), d.origin(before)
-	move, from := d.moving[after.Address()].action, was.Address()
+	block := d.moving[after.Address()]
+	move, from := block.action, was.Address()
 	c := Change{Action: Update, Before: before, After: after}
 	if move != 0 {
 		c.Action, c.Before = move, was
@@ -334,6 +335,8 @@ func (d *differ) both(before, after Object) {
 		c.Reason = "returns with its id and history"
 	case !s.Managed && move != Import:
 		c.Reason = "was made outside nsready, will be managed from now on"
+	case block.recalled:
+		c.Reason = "has the id of this address, and goes back to it"
 	case move == 0 && same(before, after):
 		return
 	}
@@ -360,27 +363,19 @@ func (d *differ) id(a Address) uuid.UUID {
 		return id
 	}
 	id := a.ID()
-	for n := 2; d.taken(id); n++ {
+	for n := 2; d.taken(id, a); n++ {
 		id = uuid.NewSHA1(namespace, fmt.Appendf(nil, "%s\x00%d", a, n))
 	}
 	return id
 }
 
-// taken reports whether an object that stays has an id. One that this plan retires may come back under another name.
-func (d *differ) taken(id uuid.UUID) bool {
+// taken reports whether an object that goes elsewhere than to an address has an id.
+func (d *differ) taken(id uuid.UUID, a Address) bool {
 	holder := d.holders[id]
 	if device := d.current.devices[id]; device != nil {
 		holder = device
 	}
-	if holder == nil {
-		return false
-	}
-	to := d.destination(holder.Address())
-	if d.desired.find(to) != nil {
-		return true
-	}
-	fate, _ := d.fate(d.at.find(to))
-	return fate != isDeleted
+	return holder != nil && d.destination(holder.Address()) != a
 }
 
 // fieldChanges are the attributes that a change gives another value: all that are set, for a new object.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store/storetest"
+	"github.com/nsready/nsready/engine/telemetry"
 )
 
 var author = Author{User: "pat", Host: "press-pc"}
@@ -35,6 +37,7 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 	rate := func() registry.Rate {
 		return []registry.Rate{{}, {PerSecond: 0.1, Burst: 1}, {PerSecond: 1e9, Burst: 1e9}}[r.IntN(3)]
 	}
+	lifecycle := func() registry.Lifecycle { return registry.Lifecycle{PreventDestroy: r.IntN(8) == 0} }
 	object := func() string {
 		return pick("", `{"city":"Köln","zip":["5",6,7.25]}`, `{"a":{"b":null,"c":"<\u2028>"},"z":1}`, `{"text":"\\u0000"}`)
 	}
@@ -50,13 +53,13 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 		if i > 0 && maybe() {
 			parent = customers[i-1]
 		}
-		add(&registry.Customer{Addr: c, Parent: parent, Metadata: object(), Rate: rate(), DeviceRate: rate()})
+		add(&registry.Customer{Addr: c, Parent: parent, Metadata: object(), Rate: rate(), DeviceRate: rate(), Lifecycle: lifecycle()})
 		for _, name := range []string{"mill", "mill-2"} {
 			if !maybe() {
 				continue
 			}
 			p := c.Child(registry.KindProject, name)
-			add(&registry.Project{Addr: p, Description: pick("", "the old mill", "'; --")})
+			add(&registry.Project{Addr: p, Description: pick("", "the old mill", "'; --"), Lifecycle: lifecycle()})
 			for _, name := range []string{"voltage", "tank/level_(%)"} {
 				if !maybe() {
 					continue
@@ -65,7 +68,7 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 				add(&registry.Parameter{
 					Addr: q, Name: pick("Voltage", "Tank/Level (%)"), Unit: pick("", "V", "°C"),
 					Type: registry.DataType(pick("float", "int", "bool")), Min: bound(), Max: bound(), Required: maybe(), Interval: span(),
-					Description: pick("", `a "b"`), OnViolation: registry.Violation(pick("flag", "reject", "accept")), Quality: uint8(r.IntN(256)),
+					Description: pick("", `a "b"`), OnViolation: registry.Violation(pick("flag", "reject", "accept")), Quality: uint8(r.IntN(256)), Lifecycle: lifecycle(),
 				})
 				if maybe() {
 					add(&registry.Threshold{
@@ -79,11 +82,11 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 					continue
 				}
 				s := p.Child(registry.KindSite, name)
-				add(&registry.Site{Addr: s, Location: object()})
+				add(&registry.Site{Addr: s, Location: object(), Lifecycle: lifecycle()})
 				for n := range r.IntN(4) {
 					d := &registry.Device{
 						Addr: s.Child(registry.KindDevice, fmt.Sprint("press/", n)), Type: pick("meter", "sensor", ""),
-						State: pick("active", "inactive"), Interval: span(), Rate: rate(),
+						State: pick("active", "inactive"), Interval: span(), Rate: rate(), Lifecycle: lifecycle(),
 					}
 					if len(external) > 0 && maybe() {
 						d.ExternalID, external = external[0], external[1:]
@@ -164,6 +167,299 @@ func identities(s *registry.Snapshot) map[registry.Address]string {
 	return ids
 }
 
+// randomMoves pairs what only the registry has with what only the declaration has.
+func randomMoves(r *rand.Rand, current, desired *registry.Snapshot) (list []registry.Moved) {
+	had, wanted := map[registry.Address]bool{}, map[registry.Address]bool{}
+	free := map[registry.Kind][]registry.Address{}
+	for o := range current.Objects {
+		had[o.Address()] = true
+	}
+	for o := range desired.Objects {
+		a := o.Address()
+		wanted[a] = true
+		if !had[a] {
+			free[a.Kind] = append(free[a.Kind], a)
+		}
+	}
+	for o := range current.Objects {
+		a := o.Address()
+		if n := len(free[a.Kind]); n > 0 && !wanted[a] && a.Kind != registry.KindPlatform && a.Kind != registry.KindRetention && a.Kind != registry.KindLimits {
+			i := r.IntN(n)
+			list = append(list, registry.Moved{From: a, To: free[a.Kind][i]})
+			free[a.Kind] = slices.Delete(free[a.Kind], i, i+1)
+		}
+	}
+	return list
+}
+
+// unprotect lets the next plan delete what it likes.
+func unprotect(t *testing.T, s *Store) {
+	t.Helper()
+	for _, name := range []string{"customers", "projects", "sites", "devices", "parameter_templates"} {
+		exec(t, s, `UPDATE `+name+` SET prevent_destroy = false`)
+	}
+}
+
+// byID maps the ids of what the registry keeps for ever to what else may never change.
+func byID(s *registry.Snapshot) map[string]string {
+	ids := map[string]string{}
+	for o := range s.Objects {
+		switch o := o.(type) {
+		case *registry.Customer, *registry.Project, *registry.Site, *registry.Parameter:
+			ids[objectID(o)] = ""
+		case *registry.Device:
+			ids[objectID(o)] = fmt.Sprint(o.Ref)
+		}
+	}
+	return ids
+}
+
+// Whatever is moved, nothing loses its id, and devices their number; what is declared afterwards is what there is.
+func TestApplyMoves(t *testing.T) {
+	s := migrated(t)
+	moves := 0
+	for seed := range uint64(5) {
+		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, registry_versions CASCADE`)
+		r := rand.New(rand.NewPCG(seed, 2))
+		known := map[string]string{}
+		for step := range 6 {
+			unprotect(t, s)
+			before, desired := load(t, s), randomEstate(r)
+			desired.Moves = randomMoves(r, before, desired)
+			for registry.Diff(before, desired).Refusal() != nil { // some lead to where others are
+				desired.Moves = desired.Moves[:len(desired.Moves)/2]
+			}
+			plan := registry.Diff(before, desired)
+			after := reconcile(t, s, desired)
+			got := byID(after)
+			for id, was := range known {
+				if now, ok := got[id]; !ok || now != was {
+					t.Fatalf("seed %d step %d: %s was %q, is %q\n%s", seed, step, id, was, now, show(plan))
+				}
+			}
+			known = got
+			at := map[registry.Address]string{}
+			for o := range after.Objects {
+				at[o.Address()] = objectID(o)
+			}
+			for _, c := range plan.Changes {
+				if c.Action == registry.Move {
+					moves++
+					if at[c.Address] != objectID(c.Before) {
+						t.Fatalf("seed %d step %d: %s has become another %s", seed, step, c.From, c.Address)
+					}
+				}
+			}
+			desired.Moves = nil
+			if left := registry.Diff(after, desired); !left.Empty() {
+				t.Fatalf("seed %d step %d: without its moves there is left\n%s", seed, step, show(left))
+			}
+		}
+	}
+	if moves < 20 {
+		t.Errorf("%d moves: too little was tried", moves)
+	}
+}
+
+// A plan may exchange names, and parents; no declaration can say so, but a history that is gone through backwards can.
+func TestApplySwaps(t *testing.T) {
+	s := migrated(t)
+	before := reconcile(t, s, estate(t, `customer.a customer.b project.a/p project.b/p site.a/p/n site.a/p/s parameter.a/p/v parameter.a/p/w
+		device.a/p/n/d=X device.a/p/s/d=Y`))
+	swap := func(o registry.Object) (after registry.Object, to registry.Address) {
+		switch o := o.(type) {
+		case *registry.Customer:
+			c := *o
+			c.Addr = before.Customers[1].Addr
+			if o == before.Customers[1] {
+				c.Addr = before.Customers[0].Addr
+			}
+			return &c, c.Addr
+		case *registry.Device: // each goes to the other's site, where the other has its name
+			d := *o
+			d.Addr, d.SiteID = before.Devices[1].Addr, before.Devices[1].SiteID
+			if o == before.Devices[1] {
+				d.Addr, d.SiteID = before.Devices[0].Addr, before.Devices[0].SiteID
+			}
+			return &d, d.Addr
+		case *registry.Parameter:
+			p := *o
+			p.Addr, p.Key = before.Parameters[1].Addr, before.Parameters[1].Key
+			if o == before.Parameters[1] {
+				p.Addr, p.Key = before.Parameters[0].Addr, before.Parameters[0].Key
+			}
+			return &p, p.Addr
+		}
+		return nil, registry.Address{}
+	}
+	plan := &registry.Plan{BaseVersion: before.Version, BaseRevision: before.Revision}
+	for o := range before.Objects {
+		if after, to := swap(o); after != nil {
+			from := o.Address()
+			plan.Changes = append(plan.Changes, registry.Change{Action: registry.Move, Address: to, From: &from, Before: o, After: after})
+		}
+	}
+	if _, err := s.Apply(testContext(t), plan, author); err != nil {
+		t.Fatal(err)
+	}
+	after := load(t, s)
+	for i := range 2 {
+		if after.Customers[i].ID != before.Customers[1-i].ID || after.Parameters[i].ID != before.Parameters[1-i].ID {
+			t.Errorf("%s and %s were not exchanged", after.Customers[i].Addr, after.Parameters[i].Addr)
+		}
+		if d := after.Device(before.Devices[i].ID); d.SiteID != before.Devices[1-i].SiteID || d.Ref != before.Devices[i].Ref {
+			t.Errorf("the device of %s is at %s", before.Devices[i].Addr, d.Addr)
+		}
+	}
+}
+
+// A device that goes to another project keeps its number, its tokens and its history, whose keys are those of the project
+// that it was in; from then on it sends the parameters of the other one.
+func TestApplyMovesDeviceToAnotherProject(t *testing.T) {
+	s := migrated(t)
+	const both = `customer.acme project.acme/mill site.acme/mill/north project.acme/works site.acme/works/south
+		parameter.acme/mill/voltage parameter.acme/works/voltage `
+	before := reconcile(t, s, estate(t, both+"device.acme/mill/north/press-01=X"))
+	device := before.Devices[0]
+	exec(t, s, `INSERT INTO tokens (device_id, token_hash) SELECT id, 'hash' FROM devices`)
+	e := oneEvent(device.ID, time.Now(), 7)
+	e.Set = &telemetry.ParameterSet{Keys: []string{before.Parameters[0].Key}}
+	c := claimPartition(t, s)
+	store(t, c, []telemetry.Event{e})
+
+	desired := estate(t, both+"device.acme/works/south/press-07=X")
+	desired.Moves = []registry.Moved{{From: device.Addr, To: registry.NewAddress(registry.KindDevice, "acme", "works", "south", "press-07")}}
+	after := reconcile(t, s, desired)
+	moved := after.Device(device.ID)
+	if len(after.Devices) != 1 || moved.Ref != device.Ref || moved.ProjectID != after.Projects[1].ID || moved.SiteID != after.Sites[1].ID {
+		t.Errorf("the device is %+v, was %+v", moved, device)
+	}
+	if n := query1[int](t, s, `SELECT count(*) FROM tokens WHERE device_id = $1`, device.ID); n != 1 {
+		t.Errorf("%d tokens, want 1", n)
+	}
+	e = oneEvent(device.ID, time.Now(), 8)
+	e.Set = &telemetry.ParameterSet{Keys: []string{after.Parameters[1].Key}}
+	store(t, c, []telemetry.Event{e})
+	for _, p := range []struct {
+		key   string
+		value float64
+	}{{before.Parameters[0].Key, 7}, {after.Parameters[1].Key, 8}} {
+		if v := query1[float64](t, s, `SELECT value FROM v_scada_history WHERE parameter_key = $1 AND device_id = $2`, p.key, device.ID); v != p.value {
+			t.Errorf("%s is %v, want %v", p.key, v, p.value)
+		}
+	}
+}
+
+// A refused plan does nothing, and says what is in the way.
+func TestApplyRefusesPlans(t *testing.T) {
+	s := migrated(t)
+	desired := estate(t, mill)
+	desired.Sites[0].PreventDestroy = true
+	desired.Owner = "north"
+	before := reconcile(t, s, desired)
+	other := estate(t, "customer.acme")
+	other.Owner = "south"
+	mine := estate(t, "customer.acme project.acme/mill")
+	mine.Owner = "north"
+	referring := estate(t, "customer.b")
+	referring.References = []registry.Referenced{{Address: registry.NewAddress(registry.KindCustomer, "c"), Place: "main.hcl:1:1"}}
+	for _, test := range []struct {
+		desired *registry.Snapshot
+		want    string
+	}{
+		{mine, "applying the plan: site.acme/mill/north is not declared but cannot be destroyed: prevent_destroy is set in the registry"},
+		{other, `applying the plan: customer.acme is managed by the declaration "north"`},
+		{referring, "applying the plan: main.hcl:1:1: customer.c is referred to, but the registry does not have it"},
+	} {
+		_, err := s.Apply(testContext(t), registry.Diff(load(t, s), test.desired), author)
+		if err == nil || !strings.HasPrefix(err.Error(), test.want) {
+			t.Errorf("got  %v\nwant %s …", err, test.want)
+		}
+		if after := load(t, s); after.Revision != before.Revision || after.Version != before.Version {
+			t.Error("the refused plan left something behind")
+		}
+	}
+}
+
+// Three declarations share one registry, give objects away and take them, and none ever changes what another one manages.
+func TestApplyKeepsToItsOwn(t *testing.T) {
+	s := migrated(t)
+	refused, foreign := 0, 0
+	for seed := range uint64(4) {
+		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, registry_versions CASCADE`)
+		r := rand.New(rand.NewPCG(seed, 3))
+		for step := range 10 {
+			before, desired := load(t, s), randomEstate(r)
+			desired.Owner = []string{"", "south", "west"}[r.IntN(3)]
+			for o := range before.Objects {
+				if r.IntN(4) == 0 && registry.OwnerOf(o) == desired.Owner {
+					desired.Released = append(desired.Released, registry.Released{From: o.Address()})
+				}
+			}
+			plan := registry.Diff(before, desired)
+			foreign += len(plan.Foreign)
+			_, err := s.Apply(testContext(t), plan, author)
+			if (err != nil) != (plan.Refusal() != nil) && !(err != nil && strings.Contains(err.Error(), "is already used by")) { // an external id
+				t.Fatalf("seed %d step %d: %v with\n%s", seed, step, err, show(plan))
+			}
+			after := load(t, s)
+			if err != nil {
+				refused++
+				if after.Revision != before.Revision || after.Version != before.Version {
+					t.Fatalf("seed %d step %d: the refused plan left something behind", seed, step)
+				}
+				continue
+			}
+			for _, c := range plan.Changes {
+				if c.Action == registry.Release {
+					o := find(after, c.Address)
+					if o == nil || registry.OwnerOf(o) != "" {
+						t.Fatalf("seed %d step %d: %s was released and is %+v", seed, step, c.Address, o)
+					}
+				}
+			}
+			for o := range before.Objects {
+				owner := registry.OwnerOf(o)
+				if now := find(after, o.Address()); owner != "" && owner != plan.Owner && !retired(o) &&
+					(now == nil || registry.OwnerOf(now) != owner || retired(now)) {
+					t.Fatalf("seed %d step %d: %s of %s has become %+v", seed, step, o.Address(), owner, now)
+				}
+			}
+			if left := registry.Diff(after, desired); !left.Empty() {
+				t.Fatalf("seed %d step %d: left\n%s", seed, step, show(left))
+			}
+		}
+	}
+	if refused == 0 || refused == 40 || foreign == 0 {
+		t.Errorf("%d of 40 plans refused, %d with foreign objects: too little was tried", refused, foreign)
+	}
+}
+
+func find(s *registry.Snapshot, a registry.Address) registry.Object {
+	for o := range s.Objects {
+		if o.Address() == a {
+			return o
+		}
+	}
+	return nil
+}
+
+func retired(o registry.Object) bool {
+	switch o := o.(type) {
+	case *registry.Customer:
+		return o.Retired
+	case *registry.Project:
+		return o.Retired
+	case *registry.Site:
+		return o.Retired
+	case *registry.Parameter:
+		return o.Retired
+	case *registry.Device:
+		return o.Retired
+	}
+	return false
+}
+
 func TestApplyConverges(t *testing.T) {
 	s := migrated(t)
 	for seed := range uint64(10) {
@@ -171,6 +467,7 @@ func TestApplyConverges(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		known := map[registry.Address]string{}
 		for step := range 6 {
+			unprotect(t, s)
 			desired := randomEstate(r)
 			after := reconcile(t, s, desired)
 			got := identities(after)
@@ -193,6 +490,7 @@ func TestApplyConverges(t *testing.T) {
 			exec(t, s, `UPDATE customers SET parent_customer_id = NULL, burst = 77, device_burst = NULL`)
 			exec(t, s, `UPDATE devices SET events_per_second = 'NaN' WHERE ref % 5 = 0`)
 			exec(t, s, `UPDATE limits SET connections = 77`)
+			exec(t, s, `UPDATE projects SET prevent_destroy = NOT prevent_destroy`)
 			reconcile(t, s, desired)
 		}
 	}
@@ -502,8 +800,19 @@ func TestApplyIsAtomic(t *testing.T) {
 	if err := s.Migrate(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	old := estate(t, mill+"device.acme/mill/north/press-01=X device.acme/mill/north/press-02=Y")
-	swapped := estate(t, mill+"customer.b project.b/p site.b/p/s device.b/p/s/d device.acme/mill/north/press-01=Y device.acme/mill/north/press-02=X")
+	swapped := estate(t, strings.ReplaceAll(mill, "voltage", "volt")+
+		"customer.b project.b/p site.b/p/s device.b/p/s/d device.acme/mill/north/press-01=Y device.acme/mill/north/press-02=X device.b/p/s/press-03")
+	old := estate(t, mill+"device.acme/mill/north/press-01=X device.acme/mill/north/press-02=Y device.acme/mill/north/press-03")
+	parameter := registry.NewAddress(registry.KindParameter, "acme", "mill", "voltage")
+	device := registry.NewAddress(registry.KindDevice, "acme", "mill", "north", "press-03")
+	there := []registry.Moved{
+		{From: parameter, To: registry.NewAddress(registry.KindParameter, "acme", "mill", "volt")},
+		{From: device, To: registry.NewAddress(registry.KindDevice, "b", "p", "s", "press-03")},
+	}
+	swapped.Moves = there
+	for _, m := range there {
+		old.Moves = append(old.Moves, registry.Moved{From: m.To, To: m.From})
+	}
 	reconcile(t, s, old)
 	start := time.Now()
 	reconcile(t, s, swapped)

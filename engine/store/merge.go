@@ -278,13 +278,6 @@ func (c *Claim) existing(ctx context.Context, events []*telemetry.Event) (map[ro
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("reading the rows to merge with: %w", err)
 	}
-	for _, row := range found {
-		keys, err := c.setKeys(ctx, row.set)
-		if err != nil {
-			return nil, err
-		}
-		row.event.Set = &telemetry.ParameterSet{Keys: keys}
-	}
 	return found, nil
 }
 
@@ -309,20 +302,28 @@ func (c *Claim) overlay(ctx context.Context, row *merged, e *telemetry.Event) er
 		row.event.Values, row.event.Quality, row.event.Attributes = e.Values, e.Quality, e.Attributes
 		return nil
 	}
-	oldAttributes, err := attributeList(old.Attributes, len(old.Set.Keys))
+	oldKeys, err := c.setKeys(ctx, row.set) // as they are called now
 	if err != nil {
 		return err
 	}
-	newAttributes, err := attributeList(e.Attributes, len(e.Set.Keys))
+	newKeys, err := c.setKeys(ctx, set)
 	if err != nil {
 		return err
 	}
-	keys := slices.Concat(old.Set.Keys, e.Set.Keys)
+	oldAttributes, err := attributeList(old.Attributes, len(oldKeys))
+	if err != nil {
+		return err
+	}
+	newAttributes, err := attributeList(e.Attributes, len(newKeys))
+	if err != nil {
+		return err
+	}
+	keys := slices.Concat(oldKeys, newKeys)
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
 	values, quality, attributes := make([]float64, len(keys)), make([]byte, len(keys)), make([]json.RawMessage, len(keys))
-	take := func(from *telemetry.Event, list []json.RawMessage) {
-		for i, k := range from.Set.Keys {
+	take := func(from *telemetry.Event, names []string, list []json.RawMessage) {
+		for i, k := range names {
 			at, _ := slices.BinarySearch(keys, k)
 			values[at], attributes[at], quality[at] = from.Values[i], list[i], telemetry.QualityGood
 			if from.Quality != nil {
@@ -330,9 +331,8 @@ func (c *Claim) overlay(ctx context.Context, row *merged, e *telemetry.Event) er
 			}
 		}
 	}
-	take(&old, oldAttributes)
-	take(e, newAttributes)
-	row.event.Set = &telemetry.ParameterSet{Keys: keys}
+	take(&old, oldKeys, oldAttributes)
+	take(e, newKeys, newAttributes)
 	row.event.Values, row.event.Quality, row.event.Attributes = values, quality, nil
 	if !slices.ContainsFunc(quality, func(q byte) bool { return q != telemetry.QualityGood }) {
 		row.event.Quality = nil

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"maps"
 	"net/url"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store/storetest"
 	"github.com/nsready/nsready/migrations"
 )
@@ -36,6 +38,32 @@ func TestMigrate(t *testing.T) {
 	}
 	if got := query1[bool](t, s, `SELECT relkind = 'r' FROM pg_class WHERE relname = 'telemetry'`); got != s.days.hypertable {
 		t.Errorf("hypertable is %v, want %v", s.days.hypertable, got)
+	}
+}
+
+// What an apply made before declarations had names is that of the default one, so that its next plan is empty.
+func TestMigrateGivesObjectsTheirOwner(t *testing.T) {
+	s := openTest(t)
+	known, err := readMigrations(migrations.Files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.migrate(testContext(t), known[:6]); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, s, `INSERT INTO customers (name, managed) VALUES ('acme', true), ('by hand', false)`)
+	exec(t, s, `INSERT INTO retention (raw_seconds) VALUES (86400)`)
+	if err := s.Migrate(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, s, `INSERT INTO limits (connections) VALUES (7)`)
+	got := map[string]string{}
+	for o := range load(t, s).Objects {
+		got[o.Address().String()] = registry.OwnerOf(o)
+	}
+	want := map[string]string{"customer.acme": "default", "customer.by hand": "", "retention.telemetry": "default", "limits.ingest": ""}
+	if !maps.Equal(got, want) {
+		t.Errorf("owners are %v, want %v", got, want)
 	}
 }
 

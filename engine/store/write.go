@@ -85,7 +85,11 @@ func (c *Claim) lookUpDevices(ctx context.Context, ids []uuid.UUID) error {
 const maxSets = 1 << 16
 
 func (c *Claim) lookUpSet(ctx context.Context, set *telemetry.ParameterSet) error {
-	id, err := c.setID(ctx, set.Keys)
+	var keys []string // a parameter may have been renamed since the event was accepted
+	if err := c.conn.QueryRow(ctx, "SELECT current_parameter_keys($1)", set.Keys).Scan(&keys); err != nil {
+		return fmt.Errorf("looking up %d parameter keys: %w", len(set.Keys), err)
+	}
+	id, err := c.setID(ctx, keys)
 	if err != nil {
 		return err
 	}
@@ -94,7 +98,7 @@ func (c *Claim) lookUpSet(ctx context.Context, set *telemetry.ParameterSet) erro
 		clear(c.keys)
 	}
 	c.sets[set] = id
-	c.keys[id] = set.Keys
+	c.keys[id] = keys
 	return nil
 }
 
