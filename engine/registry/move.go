@@ -233,32 +233,30 @@ func relocated[O Object](d *differ, list []O) []O {
 // recall finds objects that are not declared where they are, but whose ids are those of declared addresses at which there is
 // nothing: they were renamed by SQL, or by a moved block that is not there any more, and go back.
 func recall[O Object](d *differ, list, desired []O) (some bool) {
-	var byID map[uuid.UUID]O
+	var byID map[uuid.UUID]Object
+	rest := desired
 	for _, o := range list {
-		a, id := o.Address(), idOf(o)
-		var want Object
-		if a.Kind == KindDevice {
-			if device := d.desired.devices[id]; device != nil {
-				want = device
-			}
-		} else {
-			if byID == nil {
-				byID = make(map[uuid.UUID]O, len(desired))
-				for _, o := range desired {
-					byID[idOf(o)] = o
-				}
-			}
-			if declared, ok := byID[id]; ok {
-				want = declared
+		a := o.Address()
+		for len(rest) > 0 && rest[0].Address().Path < a.Path {
+			rest = rest[1:]
+		}
+		if len(rest) > 0 && rest[0].Address() == a || o.status().Retired || OwnerOf(o) != d.plan.Owner || d.isReleased(o) {
+			continue
+		}
+		if byID == nil {
+			byID = make(map[uuid.UUID]Object, len(desired))
+			for _, o := range desired {
+				byID[idOf(o)] = o
 			}
 		}
-		if want == nil || want.Address() == a || o.status().Retired || OwnerOf(o) != d.plan.Owner || d.isReleased(o) {
+		want := byID[idOf(o)]
+		if want == nil {
 			continue
 		}
 		to := want.Address()
 		here, _ := a.Parent()
 		there, _ := to.Parent()
-		if search(desired, a) != nil || search(list, to) != nil || a.Kind == KindParameter && here != there {
+		if search(list, to) != nil || a.Kind == KindParameter && here != there {
 			continue
 		}
 		from := d.origin(o).Address()

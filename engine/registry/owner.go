@@ -88,18 +88,20 @@ func (d *differ) keep() {
 	d.kept = map[Address]string{}
 	for o := range d.at.Objects {
 		s := o.status()
-		parent, ok := o.Address().Parent()
-		if !ok || s.Retired || !s.Managed || d.kept[parent] != "" {
+		foreign := OwnerOf(o) != d.plan.Owner
+		if s.Retired || !s.Managed || !foreign && !lifecycleOf(o).PreventDestroy {
 			continue
 		}
-		why := ""
-		if OwnerOf(o) != d.plan.Owner {
-			why = fmt.Sprintf("%s, which hangs off it, is managed by the declaration %q", o.Address(), OwnerOf(o))
-		} else if lifecycleOf(o).PreventDestroy && d.desired.find(o.Address()) == nil && !d.isReleased(o) {
-			why = fmt.Sprintf("%s, which hangs off it, is protected", o.Address())
+		parent, ok := o.Address().Parent()
+		if !ok || d.kept[parent] != "" || !foreign && (d.desired.find(o.Address()) != nil || d.isReleased(o)) {
+			continue
 		}
-		for a, ok := parent, why != ""; ok && d.kept[a] == ""; a, ok = a.Parent() {
-			d.kept[a] = why
+		why := "is protected"
+		if foreign {
+			why = fmt.Sprintf("is managed by the declaration %q", OwnerOf(o))
+		}
+		for a, ok := parent, true; ok && d.kept[a] == ""; a, ok = a.Parent() {
+			d.kept[a] = fmt.Sprintf("%s, which hangs off it, %s", o.Address(), why)
 		}
 	}
 }
