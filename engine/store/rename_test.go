@@ -137,3 +137,49 @@ func TestRenamedParametersKeepTheirValues(t *testing.T) {
 		}
 	}
 }
+
+// A rename waits for a worker that is storing values under the old key, in a set of parameters that nobody else sees yet.
+func TestRenameWaitsForWorkers(t *testing.T) {
+	s := migrated(t)
+	after := reconcile(t, s, estate(t, mill+"parameter.acme/mill/current device.acme/mill/north/d"))
+	device, prefix := after.Devices[0].ID, registry.ParameterKey(after.Projects[0].ID, "")
+	event := func(key string, value float64) []telemetry.Event {
+		e := oneEvent(device, time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), value)
+		e.Set = &telemetry.ParameterSet{Keys: []string{prefix + key}}
+		return []telemetry.Event{e}
+	}
+	c := claimPartition(t, s)
+	store(t, c, event("voltage", 1))
+	second := event("current", 2) // of the same time: both share a row now
+	tx, err := c.Begin(t.Context(), second)
+	if err == nil {
+		err = tx.Write(t.Context(), second)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := load(t, s)
+	project := before.Projects[0].Addr
+	plan := renaming(before, map[registry.Address]registry.Address{
+		project.Child(registry.KindParameter, "voltage"): project.Child(registry.KindParameter, "volt"),
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Apply(testContext(t), plan, author)
+		done <- err
+	}()
+	waitFor(t, func() bool {
+		return len(done) > 0 || query1[bool](t, s, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND
+			application_name = 'nsready apply pat@press-pc' AND wait_event = 'advisory')`)
+	})
+	if _, err := tx.Commit(t.Context(), next(c, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	got := query1[string](t, s, `SELECT string_agg(split_part(parameter_key, ':', 3) || '=' || value, ' ' ORDER BY parameter_key) FROM v_scada_history`)
+	if got != "current=2 volt=1" {
+		t.Errorf("the history has %s", got)
+	}
+}
