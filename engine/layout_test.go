@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"engine/trial": {"engine/alert", "engine/config", "engine/ingest", "engine/registry", "engine/telemetry"},
 	// around it
 	"cmd/nsready": {
-		"chaos", "engine", "engine/alert", "engine/api", "engine/config", "engine/ingest", "engine/postgres", "engine/registry",
+		"chaos", "engine", "engine/alert", "engine/api", "engine/config", "engine/ingest", "engine/mqtt", "engine/postgres", "engine/registry",
 		"engine/store", "engine/stream", "engine/telemetry", "engine/trial", "engine/worker", "loadgen", "migrations",
 	},
 	"loadgen":       {"engine/registry", "engine/telemetry"},

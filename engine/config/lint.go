@@ -584,41 +584,44 @@ func nolints(filename string, src []byte, report func(rng hcl.Range, why string)
 	if !bytes.Contains(src, []byte("nolint")) {
 		return nil
 	}
-	tokens, _ := hclsyntax.LexConfig(src, filename, hcl.InitialPos)
-	code := map[int]bool{} // lines that are more than a comment
-	for _, t := range tokens {
-		if t.Type != hclsyntax.TokenComment && t.Type != hclsyntax.TokenNewline && t.Type != hclsyntax.TokenEOF {
-			for line := t.Range.Start.Line; line <= t.Range.End.Line; line++ {
-				code[line] = true
-			}
-		}
-	}
-	last := bytes.Count(src, []byte("\n")) + 1
+	lines := bytes.Split(bytes.TrimSuffix(src, []byte("\n")), []byte("\n"))
+	line, start := 0, 0 // of the comment before: its index and offset
 	var list []*nolint
-	for _, t := range tokens {
-		m := nolintComment.FindStringSubmatch(strings.TrimSpace(string(t.Bytes)))
-		if t.Type != hclsyntax.TokenComment || m == nil {
-			continue
+	s := scanner{filename: filename, src: src}
+	s.comment = func(from, to int) {
+		text := strings.TrimSpace(string(src[from:to]))
+		m := nolintComment.FindStringSubmatch(text)
+		if m == nil {
+			return
 		}
-		n := &nolint{rng: t.Range, line: t.Range.Start.Line, codes: strings.FieldsFunc(m[1], func(r rune) bool { return r == ',' })}
-		n.rng.End = hcl.Pos{Line: n.line, Column: n.rng.Start.Column + len([]rune(strings.TrimSpace(string(t.Bytes)))), Byte: n.rng.Start.Byte + len(bytes.TrimSpace(t.Bytes))}
+		line += bytes.Count(src[start:from], []byte("\n"))
+		start = bytes.LastIndexByte(src[:from], '\n') + 1
+		n := &nolint{line: line + 1, codes: strings.FieldsFunc(m[1], func(r rune) bool { return r == ',' })}
+		n.rng = *problemAt(filename, src, n.line, start, from, len(text), "", "").Subject
 		unknown := slices.IndexFunc(n.codes, func(c string) bool { return !known[c] })
 		switch {
 		case len(n.codes) == 0:
 			report(n.rng, "The comment does not say what it silences: write # nolint:CODE reason.")
-			continue
+			return
 		case unknown >= 0:
 			report(n.rng, fmt.Sprintf("%s is no finding that a comment can silence.%s", quote(n.codes[unknown]), didYouMean(n.codes[unknown], sortedKeys(known))))
-			continue
+			return
 		case strings.TrimSpace(m[2]) == "":
 			report(n.rng, "The comment does not say why: write the reason behind "+n.codes[len(n.codes)-1]+".")
-			continue
+			return
 		}
-		for !code[n.line] && n.line < last {
-			n.line++
+		for i := line; isComment(lines[i]) && i+1 < len(lines); i++ {
+			n.line = i + 2
 		}
 		n.used = make([]bool, len(n.codes))
 		list = append(list, n)
 	}
+	s.run()
 	return list
+}
+
+// isComment reports whether there is nothing on a line but a comment.
+func isComment(line []byte) bool {
+	line = bytes.TrimSpace(line)
+	return len(line) == 0 || line[0] == '#' || bytes.HasPrefix(line, []byte("//"))
 }
