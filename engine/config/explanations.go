@@ -1042,6 +1042,199 @@ customer "acme" {
 `,
 	},
 	{Code: "NSC0077", Summary: "Too much to evaluate", Text: "The expressions of the declaration take too much time or memory together. Prepare their values in a CSV or JSON file."},
+	{
+		Code: "NSC0078", Summary: "Invalid address",
+		Text: "An address is the kind of a block and the names on the way to it, such as device.acme/mill/north/press-01; a / in a name is written %2F. It must fit its place: what can be moved or imported has a kind of its own each.",
+		Wrong: `customer "acme" {
+}
+moved {
+  from = "mills"
+  to   = "customer.acme"
+}
+`,
+		Right: `customer "acme" {
+}
+moved {
+  from = "customer.mills"
+  to   = "customer.acme"
+}
+`,
+		also: []string{"Invalid id"},
+	},
+	{
+		Code: "NSC0079", Summary: "Moved to what is not declared",
+		Text: "A moved block says under which new address an object goes on, so the new address must be declared here, and not as a reference.",
+		Wrong: `customer "acme" {
+}
+moved {
+  from = "customer.mills"
+  to   = "customer.acme mills"
+}
+`,
+		Right: `customer "acme mills" {
+}
+moved {
+  from = "customer.mills"
+  to   = "customer.acme mills"
+}
+`,
+	},
+	{
+		Code: "NSC0080", Summary: "Moved but declared",
+		Text: "An object that has moved is not at its old address any more. Remove the block that declares it there, or the moved block.",
+		Wrong: `customer "acme" {
+}
+customer "mills" {
+}
+moved {
+  from = "customer.mills"
+  to   = "customer.acme"
+}
+`,
+		Right: `customer "acme" {
+}
+moved {
+  from = "customer.mills"
+  to   = "customer.acme"
+}
+`,
+	},
+	{
+		Code: "NSC0081", Summary: "Moved to itself",
+		Text: "The two addresses are the same. Remove the block.",
+		Wrong: `customer "acme" {
+}
+moved {
+  from = "customer.acme"
+  to   = "customer.acme"
+}
+`,
+		Right: `customer "acme" {
+}
+`,
+	},
+	{
+		Code: "NSC0082", Summary: "Cycle of moves",
+		Text: "Moves may follow one another, from an old address to a newer one; these lead back to where they began.",
+		Wrong: `customer "acme" {
+}
+moved {
+  from = "customer.a"
+  to   = "customer.b"
+}
+moved {
+  from = "customer.b"
+  to   = "customer.a"
+}
+`,
+		Right: `customer "acme" {
+}
+moved {
+  from = "customer.a"
+  to   = "customer.acme"
+}
+`,
+	},
+	{
+		Code: "NSC0083", Summary: "Different kinds",
+		Text: "A customer stays a customer: an object can move to an address of its own kind only.",
+		Wrong: `customer "acme" {
+  project "mill" {
+  }
+}
+moved {
+  from = "customer.mill"
+  to   = "project.acme/mill"
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+  }
+}
+moved {
+  from = "project.acme/works"
+  to   = "project.acme/mill"
+}
+`,
+	},
+	{
+		Code: "NSC0084", Summary: "Parameter moved to another project",
+		Text: "The key of a parameter, with which devices send its values, holds its project. A parameter can be renamed in its project, and moves with it.",
+		Wrong: `customer "acme" {
+  project "mill" {
+    parameter "voltage" {
+    }
+  }
+}
+moved {
+  from = "parameter.acme/works/voltage"
+  to   = "parameter.acme/mill/voltage"
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+    parameter "voltage" {
+    }
+  }
+}
+moved {
+  from = "parameter.acme/mill/volts"
+  to   = "parameter.acme/mill/voltage"
+}
+`,
+	},
+	{
+		Code: "NSC0085", Summary: "Import of what is not declared",
+		Text: "An import block says which existing object becomes the one that is declared at an address. Declare it there.",
+		Wrong: `customer "acme" {
+}
+import {
+  to = "customer.mills"
+  id = "6f0c7c1e-53d1-4a7e-9a51-6e7372656164"
+}
+`,
+		Right: `customer "mills" {
+}
+import {
+  to = "customer.mills"
+  id = "6f0c7c1e-53d1-4a7e-9a51-6e7372656164"
+}
+`,
+	},
+	{
+		Code: "NSC0086", Summary: "Released but declared",
+		Text: "A released block hands an object over to another declaration, so this one can't declare it any more.",
+		Wrong: `customer "acme" {
+}
+released {
+  from = "customer.acme"
+}
+`,
+		Right: `customer "mills" {
+}
+released {
+  from = "customer.acme"
+}
+`,
+	},
+	{
+		Code: "NSC0087", Summary: "Attribute of a reference",
+		Text: "reference = true says that another declaration has the object, and its attributes: here it is only named for what is declared inside it.",
+		Wrong: `customer "acme" {
+  reference = true
+  parent    = "group"
+  project "mill" {
+  }
+}
+`,
+		Right: `customer "acme" {
+  reference = true
+  project "mill" {
+  }
+}
+`,
+		also: []string{"Block in a reference"},
+	},
 
 	{
 		Code: "NSL0001", Summary: "Threshold without deadband",
@@ -1330,6 +1523,35 @@ customer "acme" {
 }
 `,
 	},
+	{
+		Code: "NSL0020", Summary: "Threshold that ignores values without quality",
+		Text: "Values that come without a quality get the parameter's default_quality. It is below 64, which means bad, and values of bad quality raise no alert: the threshold works only for devices that send a quality with each value. Set default_quality = 192, good, when the values can be trusted as they come.",
+		Wrong: `customer "acme" {
+  project "mill" {
+    parameter "voltage" {
+      unit = "V"
+      threshold "high" {
+        above    = 253
+        deadband = 2
+      }
+    }
+  }
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+    parameter "voltage" {
+      unit            = "V"
+      default_quality = 192
+      threshold "high" {
+        above    = 253
+        deadband = 2
+      }
+    }
+  }
+}
+`,
+	},
 
 	{
 		Code: "NST0001", Summary: "Unknown device",
@@ -1486,6 +1708,8 @@ func lintExample(parameter string) string {
   project "mill" {
     parameter "voltage" {
       ` + strings.ReplaceAll(parameter, "\n", "\n      ") + `
+
+      default_quality = 192
     }
     site "north" {
       device "press-01" {

@@ -53,6 +53,7 @@ var rules = []struct {
 	{"NSL0015", lintRates},
 	{"NSL0016", lintSecrets},
 	{"NSL0017", lintReadable},
+	{"NSL0020", lintQuality},
 }
 
 // Codes of findings about the comments that silence others.
@@ -216,6 +217,18 @@ func lintSeverities(x *linter) {
 	}
 }
 
+// uncertain is the least OPC quality code of values that raise alerts.
+const uncertain = 64
+
+func lintQuality(x *linter) {
+	x.eachThreshold(func(t *registry.Threshold, p *registry.Parameter) {
+		if p.Quality < uncertain {
+			x.warn(t.Addr, "", "Values of %s that come without a quality get %d, its default_quality, and do not count for the threshold %s.",
+				quote(p.Addr.Name()), p.Quality, quote(t.Addr.Name()))
+		}
+	})
+}
+
 func lintRetention(x *linter) {
 	if x.s.Retention == nil {
 		return
@@ -237,7 +250,10 @@ func lintDevicesWithoutParameters(x *linter) {
 
 func lintDevicesWithoutInterval(x *linter) {
 	for _, d := range x.s.Devices {
-		if d.Interval == 0 {
+		elsewhere := slices.ContainsFunc(d.Parameters, func(short string) bool { // declared, by the owner of the project
+			return d.Interval == 0 && x.parameters[projectOf(d)+"/"+registry.NewAddress(registry.KindParameter, short).Path] == nil
+		})
+		if d.Interval == 0 && !elsewhere {
 			x.warn(d.Addr, "interval", "Neither the device %s nor one of its parameters has an interval.", quote(d.Addr.Name()))
 		}
 	}
@@ -252,8 +268,7 @@ func lintUnsentParameters(x *linter) {
 	}
 	projects := map[string]*project{}
 	for _, d := range x.s.Devices {
-		site := d.Addr.ParentPath()
-		path := site[:strings.LastIndexByte(site, '/')]
+		path := projectOf(d)
 		p := projects[path]
 		if p == nil {
 			p = &project{sent: map[string]bool{}}
@@ -267,6 +282,11 @@ func lintUnsentParameters(x *linter) {
 			p.sent[short] = true
 		}
 		p.last = d.Parameters
+	}
+	for _, p := range x.projects {
+		if p.reference { // others may have devices in it
+			delete(projects, p.addr.Path)
+		}
 	}
 	for _, param := range x.s.Parameters {
 		p := projects[param.Addr.ParentPath()]
@@ -407,6 +427,9 @@ func lintRates(x *linter) {
 		}
 		path, _, _ := strings.Cut(d.Addr.Path, "/")
 		c := customers[path]
+		if c == nil { // of another declaration
+			continue
+		}
 		perSecond := float64(time.Second) / float64(d.Interval)
 		c.sum += perSecond
 		if limit := d.Own(registry.Rate{PerSecond: c.device}).PerSecond; perSecond > limit {

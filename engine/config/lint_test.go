@@ -84,12 +84,12 @@ func TestLint(t *testing.T) {
 		"a local that a local refers to": {"locals {\n  a = 1\n  b = local.a\n}\ncustomer \"x\" {\n  metadata = { b = local.b }\n}\n", nil},
 		"a local in a name":              {"locals {\n  a = 1\n}\ncustomer \"x\" {\n  name = \"x${local.a}\"\n  for_each = [1]\n}\n", nil},
 		"external ids by case": {strings.Replace(lintExample("unit = \"V\""), "type       =", "external_id = \"p\"\n        type       =", 1) +
-			strings.ReplaceAll(strings.Replace(lintExample("unit = \"V\""), "type       =", "external_id = \"P\"\n        type       =", 1), "\"acme\"", "\"other\""), []string{"23: NSL0010"}},
+			strings.ReplaceAll(strings.Replace(lintExample("unit = \"V\""), "type       =", "external_id = \"P\"\n        type       =", 1), "\"acme\"", "\"other\""), []string{"27: NSL0010"}},
 		"names by case":           {"customer \"acme\" {\n  project \"a\" {\n  }\n  project \"A\" {\n  }\n}\ncustomer \"b\" {\n  project \"A\" {\n  }\n}\n", []string{"2: NSL0010"}},
 		"a template of a device":  {"template \"m\" {\n  parameter \"v\" {\n    unit     = \"V\"\n    interval = \"1s\"\n  }\n}\ncustomer \"a\" {\n  project \"p\" {\n    site \"s\" {\n      device \"d\" {\n        type     = \"t\"\n        template = \"m\"\n      }\n    }\n  }\n}\n", nil},
 		"two projects, one time":  {"template \"m\" {\n  parameter \"v\" {\n  }\n}\ncustomer \"a\" {\n  project \"p\" {\n    templates = [\"m\"]\n  }\n  project \"q\" {\n    templates = [\"m\"]\n  }\n}\n", []string{"2: NSL0009"}},
 		"a customer's devices":    {strings.Replace(parameter(""), "project", "limits {\n    events_per_second = 0.05\n    burst             = 10\n  }\n  project", 1), []string{"1: NSL0015"}},
-		"a device's own limit":    {strings.Replace(parameter(""), "interval   = \"10s\"", "limits {\n          events_per_second = 0.05\n          burst             = 10\n        }\n        interval   = \"10s\"", 1), []string{"14: NSL0015"}},
+		"a device's own limit":    {strings.Replace(parameter(""), "interval   = \"10s\"", "limits {\n          events_per_second = 0.05\n          burst             = 10\n        }\n        interval   = \"10s\"", 1), []string{"16: NSL0015"}},
 		"a secret in metadata":    {"customer \"a\" {\n  metadata = {\n    deep = [{ db_password = \"hunter2\" }]\n  }\n}\n", []string{"2: NSL0016"}},
 		"a private key":           {"customer \"a\" {\n  metadata = { pem = \"-----BEGIN RSA PRIVATE KEY-----\" }\n}\n", []string{"2: NSL0016"}},
 		"a secret from elsewhere": {"customer \"a\" {\n  metadata = { api_key = env(\"X\") }\n}\n", []string{"2: NSL0016"}}, // it is shown by plan all the same
@@ -97,6 +97,7 @@ func TestLint(t *testing.T) {
 		"a local from elsewhere":  {"locals {\n  token = env(\"X\")\n}\ncustomer \"a\" {\n  metadata = { a = length(local.token) }\n}\n", nil},
 		"no secrets":              {"customer \"a\" {\n  metadata = { token_count = 3, password_hint = \"none\", secret = \"\", tokens = true }\n}\n", nil},
 
+		"what another declaration has": {"customer \"a\" {\n  reference = true\n  project \"p\" {\n    reference = true\n    parameter \"v\" {\n      unit = \"V\"\n    }\n    site \"s\" {\n      device \"d\" {\n        type       = \"t\"\n        parameters = [\"theirs\"]\n      }\n      device \"e\" {\n        type       = \"t\"\n        interval   = \"1ms\"\n        parameters = [\"theirs\"]\n      }\n    }\n  }\n}\n", nil},
 		"for_each is counted": {"customer \"a\" {\n  project \"p\" {\n    site \"s\" {\n      device \"d\" {\n        for_each = range(10)\n        name     = \"d${each.key}\"\n        type     = \"t\"\n        interval = \"1s\"\n      }\n    }\n  }\n}\n",
 			[]string{"4: NSL0006", "4: NSL0006", "4: NSL0006"}},
 	} {

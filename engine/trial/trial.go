@@ -413,7 +413,7 @@ func (x *run) failAlert(a *config.AlertExpected, last alert.Transition) {
 	}
 	switch left := len(line.steps) - first - len(steps) + line.more; {
 	case len(line.steps) == 0:
-		out.WriteString("\n  no value exceeds it")
+		out.WriteString("\n  no value of a quality of 64 or more exceeds it")
 	case left > 0:
 		fmt.Fprintf(&out, "\n  and %d more", left)
 	}

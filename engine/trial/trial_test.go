@@ -148,7 +148,7 @@ The alert threshold.acme/mill/voltage/high of acme/mill/north/press-1:
          40s  firing    value 260
          51s  resolved  value 240`},
 		"the wrong value":       {test(long, expectAlert("45s", "firing", "value = 261")), []string{"13: Alert is not as expected"}, "At 45s: got firing with the value 260, want firing with 261."},
-		"no alert":              {test(voltage("230"), expectAlert("0s", "firing")), []string{"12: Alert is not as expected"}, "At 0s: got none, want firing.\nThe alert threshold.acme/mill/voltage/high of acme/mill/north/press-1:\n  no value exceeds it"},
+		"no alert":              {test(voltage("230"), expectAlert("0s", "firing")), []string{"12: Alert is not as expected"}, "At 0s: got none, want firing.\nThe alert threshold.acme/mill/voltage/high of acme/mill/north/press-1:\n  no value of a quality of 64 or more exceeds it"},
 		"the wrong total":       {test(long, "  expect_no_alerts = true\n"), []string{"8: Alerts are not as expected"}, "Alerts that fired: 1, want 0.\n         40s  threshold.acme/mill/voltage/high of acme/mill/north/press-1, value 260"},
 		"the wrong quality":     {test(voltage("501"), quality("0s", "192")), []string{"8: Quality is not as expected"}, "The value of voltage at 0s has the quality 84, want 192."},
 		"no value":              {test(voltage("_ 1"), quality("0s", "192")), []string{"8: Quality is not as expected"}, "device.acme/mill/north/press-1 has no value of voltage at 0s; want one with the quality 192."},
