@@ -98,6 +98,7 @@ func TestLint(t *testing.T) {
 		"no secrets":              {"customer \"a\" {\n  metadata = { token_count = 3, password_hint = \"none\", secret = \"\", tokens = true }\n}\n", nil},
 
 		"what another declaration has": {"customer \"a\" {\n  reference = true\n  project \"p\" {\n    reference = true\n    parameter \"v\" {\n      unit = \"V\"\n    }\n    site \"s\" {\n      device \"d\" {\n        type       = \"t\"\n        parameters = [\"theirs\"]\n      }\n      device \"e\" {\n        type       = \"t\"\n        interval   = \"1ms\"\n        parameters = [\"theirs\"]\n      }\n    }\n  }\n}\n", nil},
+		"one that may send anything":   {"customer \"a\" {\n  project \"p\" {\n    parameter \"v\" {\n      unit = \"V\"\n    }\n    site \"s\" {\n      device \"d\" {\n        type     = \"t\"\n        interval = \"1s\"\n      }\n    }\n  }\n}\n", []string{"7: NSL0006"}},
 		"for_each is counted": {"customer \"a\" {\n  project \"p\" {\n    site \"s\" {\n      device \"d\" {\n        for_each = range(10)\n        name     = \"d${each.key}\"\n        type     = \"t\"\n        interval = \"1s\"\n      }\n    }\n  }\n}\n",
 			[]string{"4: NSL0006", "4: NSL0006", "4: NSL0006"}},
 	} {

@@ -35,14 +35,13 @@ func NewRehearsal(declared *registry.Snapshot) *Rehearsal {
 	return &Rehearsal{snapshot: registry.NewSnapshot(objects)}
 }
 
-// Begin forgets all that came, so that all limits have their full bursts. Times from then on are at or after now.
-func (r *Rehearsal) Begin(now time.Time) {
-	r.now = now
+// Begin forgets all that came, so that all limits have their full bursts.
+func (r *Rehearsal) Begin() {
 	r.service = &Service{Registry: rehearsed{r.snapshot}, Queue: r, Partitions: 1,
 		Reject: func(uuid.UUID, *Rejection) {}, clock: func() time.Time { return r.now }, looks: looks{unpaused: true}}
 }
 
-// Judge takes a body that comes at a time, as Service.Accept does. It returns the events that a worker would read of the queue,
+// Judge takes a body that comes at a time, which is not before that of the call before, as Service.Accept does. It returns the events that a worker would read of the queue,
 // which hold until the next call.
 func (r *Rehearsal) Judge(now time.Time, format Format, body []byte) (Result, []telemetry.Event, error) {
 	r.now = now

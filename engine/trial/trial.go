@@ -182,11 +182,7 @@ func (x *run) send(ctx context.Context) error {
 		next = append(next, &sender{series: -1, message: &t.Messages[i], at: t.Messages[i].At, place: t.Messages[i].Place.Start.Byte})
 	}
 	heap.Init(&next)
-	begin := t.Start
-	if len(next) > 0 && next[0].at.Before(begin) {
-		begin = next[0].at
-	}
-	x.rehearsal.Begin(begin)
+	x.rehearsal.Begin()
 	var body []byte
 	for count := 0; len(next) > 0; count++ {
 		if count%1024 == 0 && ctx.Err() != nil {
