@@ -35,10 +35,11 @@ var mayImport = map[string][]string{
 		"engine/alert", "engine/api", "engine/failpoint", "engine/ingest", "engine/mqtt", "engine/registry", "engine/store", "engine/stream",
 		"engine/telemetry", "engine/worker",
 	},
+	"engine/trial": {"engine/alert", "engine/config", "engine/ingest", "engine/registry", "engine/telemetry"},
 	// around it
 	"cmd/nsready": {
-		"chaos", "engine", "engine/alert", "engine/api", "engine/config", "engine/ingest", "engine/postgres", "engine/registry",
-		"engine/store", "engine/stream", "engine/telemetry", "engine/worker", "loadgen", "migrations",
+		"chaos", "engine", "engine/alert", "engine/api", "engine/config", "engine/ingest", "engine/mqtt", "engine/postgres", "engine/registry",
+		"engine/store", "engine/stream", "engine/telemetry", "engine/trial", "engine/worker", "loadgen", "migrations",
 	},
 	"loadgen":       {"engine/registry", "engine/telemetry"},
 	"loadgen/bench": {"engine/config", "engine/registry", "engine/store", "engine/store/storebench", "engine/telemetry", "loadgen"},

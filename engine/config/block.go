@@ -62,6 +62,15 @@ var schemas = map[string]*hcl.BodySchema{
 	"limits in device":   rateSchema,
 	"device in limits":   rateSchema,
 	"customer in limits": rateSchema,
+
+	// In files of tests.
+	"test":           testSchema,
+	"series":         seriesSchema,
+	"event":          eventSchema,
+	"expect_error":   expectErrorSchema,
+	"expect_alert":   expectAlertSchema,
+	"expect_quality": expectQualitySchema,
+	"expect":         expectSchema,
 }
 
 func attributes(required string, optional ...string) []hcl.AttributeSchema {

@@ -1,6 +1,6 @@
 // Package config reads the declaration of an estate, written in HCL, into a registry.Snapshot.
 //
-// A declaration is one file, or a directory of *.hcl files that count as one. The label of a block is the name of what
+// A declaration is one file, or a directory of *.hcl files that count as one, but for *.nsreadytest.hcl, its tests. The label of a block is the name of what
 // it declares, and nesting says what belongs to what:
 //
 //	retention { … }   limits { … }   platform "queue_depth" { … }   locals { … }
@@ -47,8 +47,9 @@ type Sources struct {
 
 // Load reads the declaration at path, a file or a directory with *.hcl files. It reports all it finds wrong at once,
 // ordered by place. The snapshot is nil when there is an error.
-func Load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
-	l := newLoader()
+func Load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) { return newLoader().load(path) }
+
+func (l *loader) load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return l.refuse("Declaration not readable", "%s: %s.", path, reason(err))
@@ -68,14 +69,7 @@ func Load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 		return l.refuse("Declaration not readable", "%s: %s.", dir, reason(err))
 	}
 	defer root.Close()
-
-	l.env = os.Getenv
-	l.read = func(name string) ([]byte, error) {
-		if !filepath.IsLocal(filepath.FromSlash(name)) {
-			return nil, errors.New("the path must be relative and stay below the directory of the declaration")
-		}
-		return readRegular(root.Stat, root.OpenFile, filepath.FromSlash(name))
-	}
+	l.reach(root)
 	for _, name := range names {
 		src, err := readRegular(os.Stat, os.OpenFile, name)
 		if err != nil {
@@ -90,7 +84,18 @@ func Load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	return l.finish()
 }
 
-// listFiles returns the paths of the *.hcl files in a directory, sorted. Hidden ones don't count.
+// reach lets expressions read the environment, and files below root.
+func (l *loader) reach(root *os.Root) {
+	l.env = os.Getenv
+	l.read = func(name string) ([]byte, error) {
+		if !filepath.IsLocal(filepath.FromSlash(name)) {
+			return nil, errors.New("the path must be relative and stay below the directory of the declaration")
+		}
+		return readRegular(root.Stat, root.OpenFile, filepath.FromSlash(name))
+	}
+}
+
+// listFiles returns the paths of the *.hcl files in a directory, sorted. Hidden ones and tests don't count.
 func listFiles(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -98,7 +103,7 @@ func listFiles(dir string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) == ".hcl" && !strings.HasPrefix(e.Name(), ".") {
+		if filepath.Ext(e.Name()) == ".hcl" && !strings.HasPrefix(e.Name(), ".") && !strings.HasSuffix(e.Name(), TestSuffix) {
 			names = append(names, filepath.Join(dir, e.Name()))
 		}
 	}

@@ -301,14 +301,16 @@ func TestDeclarationNotReadable(t *testing.T) {
 	}
 }
 
-// Sources that no fixture can hold: too large, or no text.
-func TestHostileSources(t *testing.T) {
+type hostileSource struct {
+	name, src, summary string
+	line, column       int
+}
+
+// hostileSources are sources that no fixture can hold: too large, or no text.
+var hostileSources = func() []hostileSource {
 	attribute := func(expr string) string { return "locals {\n  a = " + expr + "\n}\nretention {\n  raw = \"1d\"\n}\n" }
 	many := func(s string) string { return strings.Repeat(s, 100_000) }
-	tests := []struct {
-		name, src, summary string
-		line, column       int
-	}{
+	return []hostileSource{
 		{"brackets", attribute(strings.Repeat("[\n", 65)), "Nesting too deep", 33, 1},
 		{"brackets on one line", attribute(strings.Repeat("[", 65)), "Nesting too deep", 2, 38},
 		{"100,000 brackets", attribute(strings.ReplaceAll(many("["), "[[[[", "[[[[\n")), "Nesting too deep", 9, 4},
@@ -343,7 +345,10 @@ func TestHostileSources(t *testing.T) {
 		{"escape sequence", "# \x1b[31m\n", "Control character", 1, 3},
 		{"carriage return", "retention {\r}", "Control character", 1, 12},
 	}
-	for _, tt := range tests {
+}()
+
+func TestHostileSources(t *testing.T) {
+	for _, tt := range hostileSources {
 		t.Run(tt.name, func(t *testing.T) {
 			start := time.Now()
 			snapshot, _, diags := load(map[string]string{"main.hcl": tt.src})

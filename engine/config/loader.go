@@ -16,8 +16,9 @@ const maxObjects = 2_000_000 // of one declaration
 
 // A loader gathers the blocks of all files, then evaluates them, then resolves what refers to what.
 type loader struct {
-	read func(name string) ([]byte, error) // a file below the declaration's directory
-	env  func(name string) string
+	schema *hcl.BodySchema                   // of a file
+	read   func(name string) ([]byte, error) // a file below the declaration's directory
+	env    func(name string) string
 
 	sources *Sources
 	diags   hcl.Diagnostics
@@ -67,6 +68,7 @@ func element(in *each) string {
 
 func newLoader() *loader {
 	return &loader{
+		schema:    fileSchema,
 		sources:   &Sources{Files: map[string]*hcl.File{}},
 		told:      map[place]int{},
 		locals:    map[string]*local{},
@@ -104,7 +106,7 @@ var fileSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 }}
 
 func (l *loader) addBody(body hcl.Body) {
-	content, diags := body.Content(fileSchema)
+	content, diags := body.Content(l.schema)
 	l.contentDiags(diags)
 	for _, b := range content.Blocks {
 		if b.Type != "locals" {
@@ -131,8 +133,8 @@ func (l *loader) contentDiags(diags hcl.Diagnostics) {
 	l.diags = append(l.diags, diags...)
 }
 
-// finish evaluates and resolves what was added.
-func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+// prepare looks for what can't be evaluated, and evaluates the local values.
+func (l *loader) prepare() {
 	locals := make([]*local, 0, len(l.locals))
 	for _, v := range l.locals {
 		locals = append(locals, v)
@@ -151,6 +153,11 @@ func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 			l.partial = true
 		}
 	}
+}
+
+// finish evaluates and resolves what was added.
+func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+	l.prepare()
 	for _, b := range l.blocks {
 		switch b.kind {
 		case "retention":

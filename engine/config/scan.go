@@ -110,6 +110,8 @@ type scanner struct {
 	invalid    int
 	pieces     int // of all closed texts, times their bytes
 	unary      int // ! and - in a row
+
+	comment func(from, to int) // told of the comments that end with their line; nil for nobody
 }
 
 // frame is what is open: a bracket, a string, or a template's sequence.
@@ -191,10 +193,14 @@ func (s *scanner) inCode() {
 		return
 	}
 	if c == '#' || c == '/' && s.peek(1) == '/' {
+		from := s.pos
 		if end := bytes.IndexByte(s.src[s.pos:], '\n'); end >= 0 {
 			s.pos += end
 		} else {
 			s.pos = len(s.src)
+		}
+		if s.comment != nil {
+			s.comment(from, s.pos)
 		}
 		return
 	}

@@ -52,7 +52,7 @@ func (s *Service) current() *resolver {
 	if r != nil {
 		before = r.limits
 	}
-	next := &resolver{snapshot: snapshot, oldest: maxAge, limits: newLimits(before, snapshot, time.Now()), layouts: map[string]*layout{}, points: map[string]*fields{}}
+	next := &resolver{snapshot: snapshot, oldest: maxAge, limits: newLimits(before, snapshot, s.time()), layouts: map[string]*layout{}, points: map[string]*fields{}}
 	if snapshot.Retention != nil {
 		next.oldest = snapshot.Retention.Raw
 	}
