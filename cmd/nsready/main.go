@@ -39,6 +39,8 @@ var commands = []command{
 	{"fmt", "rewrite declarations in canonical style", runFmt},
 	{"plan", "show what apply would change", runPlan},
 	{"apply", "make the registry match the declaration", runApply},
+	{"export", "write the registry as a declaration or as CSV", runExport},
+	{"import", "create what a CSV file of the original platform has", runImport},
 	{"up", "run everything on this machine", runUp},
 	{"serve", "run parts of the service with an external database and queue", runServe},
 	{"health", "ask a running service how it is", runHealth},
