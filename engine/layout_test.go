@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"engine/api":      {"engine/ingest", "engine/registry", "engine/telemetry"},
 	"engine/mqtt":     {"engine/ingest", "engine/telemetry"},
 	// assembly
+	"engine/impact": {"engine/alert", "engine/registry", "engine/store", "engine/telemetry"},
 	"engine": {
 		"engine/alert", "engine/api", "engine/failpoint", "engine/ingest", "engine/mqtt", "engine/registry", "engine/store", "engine/stream",
 		"engine/telemetry", "engine/worker",
@@ -39,8 +40,9 @@ var mayImport = map[string][]string{
 	"engine/trial": {"engine/alert", "engine/config", "engine/ingest", "engine/registry", "engine/telemetry"},
 	// around it
 	"cmd/nsready": {
-		"chaos", "engine", "engine/alert", "engine/api", "engine/config", "engine/ingest", "engine/mqtt", "engine/postgres", "engine/registry",
-		"engine/sheet", "engine/store", "engine/stream", "engine/telemetry", "engine/trial", "engine/worker", "loadgen", "migrations",
+		"chaos", "engine", "engine/alert", "engine/api", "engine/config", "engine/impact", "engine/ingest", "engine/mqtt", "engine/postgres",
+		"engine/registry", "engine/sheet", "engine/store", "engine/stream", "engine/telemetry", "engine/trial", "engine/worker", "loadgen",
+		"migrations",
 	},
 	"loadgen":       {"engine/registry", "engine/telemetry"},
 	"loadgen/bench": {"engine/config", "engine/registry", "engine/store", "engine/store/storebench", "engine/telemetry", "loadgen"},
