@@ -225,7 +225,9 @@ func TestABacktestEqualsTheModel(t *testing.T) {
 		at := p.now.Add(-6 * day)
 		seen := map[time.Time]bool{}
 		for range 300 {
-			at = at.Add(time.Duration(r.IntN(1500)) * time.Second)
+			if r.IntN(4) > 0 { // else it comes in the same request
+				at = at.Add(time.Duration(r.IntN(2000)) * time.Second)
+			}
 			v := reading{device: i, time: at, value: float64(r.IntN(20)), quality: []byte{192, 192, 84, 64, 63, 0}[r.IntN(6)]}
 			switch r.IntN(8) {
 			case 0:
@@ -299,6 +301,61 @@ func TestABacktestEqualsTheModel(t *testing.T) {
 	}
 	if got.Fires != want || got.FiresBefore != wantBefore || want == wantBefore {
 		t.Errorf("got %+v, want %d, was %d", got, want, wantBefore)
+	}
+}
+
+// Alerts start and stop on devices that still send, by the newest value of the parameter, and open alerts go on.
+func TestTheNewestValuesStartAndStopAlerts(t *testing.T) {
+	p := newPlant(t)
+	current := p.current()
+	a, b := current.Parameters[0], current.Parameters[1]
+	rule := func(of *registry.Parameter, name string, above float64, hold time.Duration) *registry.Threshold {
+		return &registry.Threshold{Addr: of.Addr.Child(registry.KindThreshold, name), Above: registry.BoundOf(above), For: hold, Severity: "warning"}
+	}
+	high, gone, held := rule(a, "high", 10, 0), rule(b, "gone", 10, 0), rule(a, "held", 10, time.Hour)
+	p.apply(declare(high, gone))
+	minutes := func(n int) time.Time { return p.now.Add(-time.Duration(n) * time.Minute) }
+	list := []reading{
+		{device: 0, time: minutes(9), value: 5, quality: 192}, {device: 0, time: minutes(2), value: 15, quality: 192},
+		{device: 1, time: minutes(9), value: 15, quality: 192}, {device: 1, time: minutes(2), value: 12, quality: 192}, // in rows of different sets
+		{device: 2, time: p.now.Add(-25 * time.Hour), value: 99, quality: 192},
+		{device: 3, time: minutes(1), value: 99, quality: 192},
+	}
+	for i := range list {
+		list[i].received = list[i].time
+	}
+	p.store(a.Key, list)
+	for _, o := range []struct {
+		rule, state string
+		device      int
+	}{{"high", "firing", 0}, {"high", "firing", 1}, {"high", "firing", 2}, {"gone", "firing", 2}, {"gone", "pending", 3}} {
+		p.exec(`INSERT INTO alerts (threshold_id, device_id, state, severity, value, pending_at, fired_at)
+			SELECT id, $1, $2, 'warning', 15, $3, $3 FROM thresholds WHERE name = $4`, p.current().Devices[o.device].ID, o.state, minutes(5), o.rule)
+	}
+	raised := rule(a, "high", 13, 0)
+	none := rule(a, "none", 100, 0)
+	report := p.assess(without(declare(raised, held, none), device(3).Addr), p.options())
+	for _, test := range []struct {
+		rule               *registry.Threshold
+		starting, stopping int
+		on                 string
+	}{
+		{raised, 0, 1, "[]"}, // d1's is resolved by 12; d0's goes on; d2 is silent
+		{held, 2, 0, "[" + device(0).Addr.String() + " " + device(1).Addr.String() + "]"}, // not d3, which goes
+		{none, 0, 0, "[]"},
+		{gone, 0, 1, "[]"}, // also of a silent device
+	} {
+		got := report.Of(test.rule.Addr).Threshold
+		if got.Starting != test.starting || got.Stopping != test.stopping || fmt.Sprint(got.StartingOn) != test.on {
+			t.Errorf("%s: %d start, %d stop, %v; want %d, %d, %s", test.rule.Addr, got.Starting, got.Stopping, got.StartingOn, test.starting, test.stopping, test.on)
+		}
+	}
+	if report.AlertsStarting != 2 || report.AlertsStopping != 2 {
+		t.Errorf("in all %d start, %d stop", report.AlertsStarting, report.AlertsStopping)
+	}
+	p.apply(without(declare(high, gone), device(3).Addr)) // the device is retired, its newest row stays
+	if got := p.assess(without(declare(high, gone, held), device(3).Addr), p.options()).Of(held.Addr).Threshold; got.Starting != 2 {
+		t.Errorf("with a retired device: %+v", got)
 	}
 }
 

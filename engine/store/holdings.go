@@ -171,7 +171,7 @@ func (s *Store) OpenAlerts(ctx context.Context) (open []alert.Open, err error) {
 
 // Recording is the stored telemetry of some parameters.
 type Recording struct {
-	Devices []Sender // that have sent any of them in the time, by ref
+	Devices []Sender // that have sent any of them in the time, by id, which is no order at all: some are like the rest
 
 	store    *Store
 	from, to time.Time
@@ -204,7 +204,7 @@ func (s *Store) Record(ctx context.Context, keys []string, from, to time.Time) (
 			return err
 		}
 		rows, err = tx.Query(ctx, `SELECT d.ref, d.id, max(l.time) FROM telemetry_latest l JOIN devices d ON d.ref = l.device_ref
-			WHERE l.set_id = ANY ($1) AND l.time >= $2 GROUP BY 1, 2 ORDER BY 1`, r.ids, from)
+			WHERE l.set_id = ANY ($1) AND l.time >= $2 GROUP BY 1, 2 ORDER BY 2`, r.ids, from)
 		if err != nil {
 			return err
 		}
