@@ -69,8 +69,8 @@ func (o *impactOptions) assess(ctx context.Context, t *target, db *store.Store, 
 }
 
 // printImpact writes what a change does to data, below the change.
-func printImpact(out *bytes.Buffer, report *impact.Report, a registry.Address) {
-	if im := report.Of(a); im != nil {
+func printImpact(out *bytes.Buffer, report *impact.Report, c *registry.Change) {
+	if im := report.Of(c); im != nil {
 		for _, line := range im.Lines() {
 			fmt.Fprintf(out, "      # %s\n", clean(line))
 		}

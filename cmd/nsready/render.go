@@ -83,7 +83,7 @@ func printPlan(w io.Writer, v planView) error {
 		fmt.Fprintf(&out, "%s, nsready will:\n\n", base)
 		for _, c := range v.Changes {
 			printChange(&out, paint, c)
-			printImpact(&out, v.Impact, c.Address)
+			printImpact(&out, v.Impact, &c)
 		}
 		fmt.Fprintf(&out, "\nPlan: %s.\n", v.Summary.todo())
 		printImpacts(&out, v.Impact)

@@ -42,15 +42,21 @@ type Report struct {
 	// Retention would drop rows, or it could not be found out whether it would.
 	DataLoss bool `json:"data_loss"`
 
-	of map[registry.Address]*Impact
+	of map[step]*Impact
 }
 
-// Of returns the impact of the change of an object, nil when it has none. A nil Report has none.
-func (r *Report) Of(a registry.Address) *Impact {
+// Of returns the impact of a change of the plan, nil when it has none. A nil Report has none.
+func (r *Report) Of(c *registry.Change) *Impact {
 	if r == nil {
 		return nil
 	}
-	return r.of[a]
+	return r.of[step{c.Action, c.Address}]
+}
+
+// step tells the changes of a plan apart: what leaves an address and what takes it do so by different actions.
+type step struct {
+	action  registry.Action
+	address registry.Address
 }
 
 // Impact is what one change does. Times are UTC.
@@ -95,7 +101,7 @@ type Compression struct {
 	longer bool
 }
 
-// Device is the history of a device that is retired or returns.
+// Device is the history of a device that is retired, returns or moves.
 type Device struct {
 	Rows      int64     `json:"rows"`
 	RowsExact bool      `json:"rows_exact"` // false: estimated from its newest days
@@ -141,10 +147,13 @@ type Threshold struct {
 // Look is how much of the history was looked at.
 type Look struct {
 	Since    time.Time `json:"since,omitzero"`
+	Until    time.Time `json:"until,omitzero"`   // where the time was over; zero when there was enough for what is newer
 	Values   int64     `json:"values"`           // that were looked at
-	Devices  int       `json:"devices"`          // whose values were looked at, the last one's perhaps in part
+	Devices  int       `json:"devices"`          // whose values were looked at
 	Of       int       `json:"of_devices"`       // that have sent such values in the time
-	Complete bool      `json:"history_complete"` // false: the time, or the rows, for looking had an end
+	Complete bool      `json:"history_complete"` // false: there was no time for all of it
+
+	some bool // of the devices only
 }
 
 const (
@@ -162,6 +171,7 @@ type assessment struct {
 	o        Options
 	deadline time.Time
 	most     int64 // rows of history to look at
+	few      int64 // rows that may be looked at without a thought
 	report   *Report
 	changes  []*registry.Change
 	impacts  []*Impact // of changes, nil where there is none
@@ -174,7 +184,7 @@ type assessment struct {
 // Assess looks at what a plan would do. It returns nil when no change of it concerns data. What cannot be found out, or not
 // within the limit, is told in the report; the error is that of ctx alone.
 func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, plan *registry.Plan, o Options) (*Report, error) {
-	a := &assessment{ctx: ctx, db: db, current: current, o: o, deadline: time.Now().Add(o.Limit), most: mostRows, report: &Report{RowsExact: true}}
+	a := &assessment{ctx: ctx, db: db, current: current, o: o, deadline: time.Now().Add(o.Limit), most: mostRows, few: fewRows, report: &Report{RowsExact: true}}
 	var retention, devices, history []int
 	grows := false
 	if current.Retention != nil {
@@ -183,6 +193,9 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 	for i := range plan.Changes {
 		c := &plan.Changes[i]
 		a.changes = append(a.changes, c)
+		if c.Action == registry.Release { // it stays as it is
+			continue
+		}
 		switch c.Address.Kind {
 		case registry.KindRetention:
 			before, after := retentionOf(c.Before), retentionOf(c.After)
@@ -190,7 +203,7 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 				retention = append(retention, i)
 			}
 		case registry.KindDevice:
-			if c.Action == registry.Delete || c.Action == registry.Create && c.Before != nil {
+			if c.Action == registry.Delete || c.Action == registry.Move || c.Action == registry.Create && c.Before != nil {
 				devices = append(devices, i)
 			}
 			grows = grows || c.Action == registry.Create
@@ -225,7 +238,7 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	a.report.of = map[registry.Address]*Impact{}
+	a.report.of = map[step]*Impact{}
 	for _, im := range a.impacts {
 		if im != nil {
 			a.report.add(im)
@@ -239,7 +252,7 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 
 func (r *Report) add(im *Impact) {
 	r.Changes = append(r.Changes, im)
-	r.of[im.Address] = im
+	r.of[step{im.Action, im.Address}] = im
 	if d := im.Retention; d != nil && d.Days > 0 {
 		r.RowsDropped += d.Rows
 		r.BytesDropped += d.Bytes

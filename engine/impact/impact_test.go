@@ -276,7 +276,7 @@ func TestABacktestEqualsTheModel(t *testing.T) {
 			devices += min(n, 1)
 		}
 		sum += want
-		got := report.Of(th.Addr).Threshold
+		got := of(report, th.Addr).Threshold
 		if got.Fires != want || got.FiredDevices != devices || got.Of != 4 || got.Devices != 4 || !got.Complete {
 			t.Errorf("%+v:\ngot  %+v\nwant %d on %d", th, got, want, devices)
 		}
@@ -292,7 +292,7 @@ func TestABacktestEqualsTheModel(t *testing.T) {
 	changed.Above, changed.Below, changed.For = registry.BoundOf(10), registry.Bound{}, 0
 	o := p.options()
 	o.Backtest = 108 * time.Hour
-	got := p.assess(declare(&changed), o).Of(old.Addr).Threshold
+	got := of(p.assess(declare(&changed), o), old.Addr).Threshold
 	wantBefore, want := 0, 0
 	for i := range came {
 		recent := slices.DeleteFunc(slices.Clone(came[i]), func(r reading) bool { return r.time.Before(p.now.Add(-o.Backtest)) })
@@ -345,7 +345,7 @@ func TestTheNewestValuesStartAndStopAlerts(t *testing.T) {
 		{none, 0, 0, "[]"},
 		{gone, 0, 1, "[]"}, // also of a silent device
 	} {
-		got := report.Of(test.rule.Addr).Threshold
+		got := of(report, test.rule.Addr).Threshold
 		if got.Starting != test.starting || got.Stopping != test.stopping || fmt.Sprint(got.StartingOn) != test.on {
 			t.Errorf("%s: %d start, %d stop, %v; want %d, %d, %s", test.rule.Addr, got.Starting, got.Stopping, got.StartingOn, test.starting, test.stopping, test.on)
 		}
@@ -354,7 +354,7 @@ func TestTheNewestValuesStartAndStopAlerts(t *testing.T) {
 		t.Errorf("in all %d start, %d stop", report.AlertsStarting, report.AlertsStopping)
 	}
 	p.apply(without(declare(high, gone), device(3).Addr)) // the device is retired, its newest row stays
-	if got := p.assess(without(declare(high, gone, held), device(3).Addr), p.options()).Of(held.Addr).Threshold; got.Starting != 2 {
+	if got := of(p.assess(without(declare(high, gone, held), device(3).Addr), p.options()), held.Addr).Threshold; got.Starting != 2 {
 		t.Errorf("with a retired device: %+v", got)
 	}
 }
@@ -375,7 +375,7 @@ func TestParametersAreTriedOnStoredValues(t *testing.T) {
 		p.Type, p.Min, p.Max, p.OnViolation = registry.TypeInt, registry.BoundOf(2), registry.BoundOf(15), registry.Reject
 	}))
 	const values = `SELECT count(*) FROM ingest_events WHERE parameter_key LIKE '%:a' AND time >= $1 AND value IS NOT NULL`
-	got := p.assess(desired, p.options()).Of(current.Parameters[0].Addr).Parameter
+	got := of(p.assess(desired, p.options()), current.Parameters[0].Addr).Parameter
 	from := p.now.Add(-30 * day)
 	if want := query[int64](p, values+" AND (value < 2 OR value > 15 OR value <> trunc(value))", from); got.Outside != want || want == 0 {
 		t.Errorf("%d are outside, want %d", got.Outside, want)
@@ -384,17 +384,17 @@ func TestParametersAreTriedOnStoredValues(t *testing.T) {
 		t.Errorf("got %+v, want %d values", got, want)
 	}
 	p.apply(desired)
-	got = p.assess(declare(), p.options()).Of(current.Parameters[0].Addr).Parameter
+	got = of(p.assess(declare(), p.options()), current.Parameters[0].Addr).Parameter
 	if got.Outside != 0 || got.OutsideBefore == 0 {
 		t.Errorf("back again: %+v", got)
 	}
 	// One that goes: its senders will be refused.
-	got = p.assess(without(declare(), current.Parameters[0].Addr), p.options()).Of(current.Parameters[0].Addr).Parameter
+	got = of(p.assess(without(declare(), current.Parameters[0].Addr), p.options()), current.Parameters[0].Addr).Parameter
 	if got.Senders != 3 || got.Values != 0 {
 		t.Errorf("retired: %+v", got)
 	}
-	if r := p.assess(without(declare(parameter("a", func(p *registry.Parameter) { p.Unit = "V" })), current.Parameters[1].Addr), p.options()); r.Of(current.Parameters[1].Addr) != nil {
-		t.Errorf("a parameter that nobody has sent has the impact %+v", r.Of(current.Parameters[1].Addr).Parameter)
+	if r := p.assess(without(declare(parameter("a", func(p *registry.Parameter) { p.Unit = "V" })), current.Parameters[1].Addr), p.options()); of(r, current.Parameters[1].Addr) != nil {
+		t.Errorf("a parameter that nobody has sent has the impact %+v", of(r, current.Parameters[1].Addr).Parameter)
 	}
 }
 
@@ -428,15 +428,29 @@ func TestDevicesHoldWhatIsStored(t *testing.T) {
 			t.Errorf("%d bytes of %d", d.Bytes, bytes)
 		}
 	}
-	check(report.Of(gone[0]).Device, 1)
-	if im := report.Of(gone[1]); im != nil {
+	check(of(report, gone[0]).Device, 1)
+	if im := of(report, gone[1]); im != nil {
 		t.Errorf("a device that has sent nothing has the impact %v", im.Lines())
 	}
 	if report.DataLoss || report.Disk == nil || report.Disk.BytesPerDayAfter >= report.Disk.BytesPerDay {
 		t.Errorf("%+v, %+v", report, report.Disk)
 	}
+	moved := *current.Devices[0]
+	moved.Addr = site.Child(registry.KindDevice, "d9")
+	plan := &registry.Plan{Changes: []registry.Change{
+		{Action: registry.Release, Address: gone[1], Before: current.Devices[3]}, {Action: registry.Release, Address: registry.RetentionAddress, Before: retention},
+		{Action: registry.Delete, Address: moved.Addr, Before: current.Devices[1]}, {Action: registry.Move, Address: moved.Addr, From: &gone[0], Before: current.Devices[0], After: &moved},
+	}}
+	report, err := Assess(t.Context(), p.db, p.current(), plan, p.options())
+	if err != nil || len(report.Changes) != 2 || report.DataLoss {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	check(report.Of(&plan.Changes[3]).Device, 0)
+	if im := report.Of(&plan.Changes[2]); im == nil || im.Device.Rows != 133 || im.Action != registry.Delete {
+		t.Errorf("%+v", im)
+	}
 	p.apply(without(declare(retention), gone...))
-	check(p.assess(declare(retention), p.options()).Of(gone[0]).Device, 0)
+	check(of(p.assess(declare(retention), p.options()), gone[0]).Device, 0)
 }
 
 func TestNewDevicesGrowTheDatabase(t *testing.T) {
@@ -532,7 +546,7 @@ func TestWhatThereIsNoTimeForIsTold(t *testing.T) {
 		t.Errorf("it took %s", took)
 	}
 	for _, a := range []registry.Address{rule.Addr, registry.RetentionAddress} {
-		if im := report.Of(a); im == nil || !strings.Contains(strings.Join(im.Lines(), "\n"), "the effect on data is not known: the database did not answer within 300ms") {
+		if im := of(report, a); im == nil || !strings.Contains(strings.Join(im.Lines(), "\n"), "the effect on data is not known: the database did not answer within 300ms") {
 			t.Errorf("%s: %+v", a, im)
 		}
 	}
@@ -548,18 +562,42 @@ func TestWhatThereIsNoTimeForIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Of a recording that was not looked at to its end it is told how far.
-	a := &assessment{ctx: t.Context(), db: p.db, current: current, o: p.options(), deadline: time.Now().Add(time.Minute), report: &Report{}}
+	// Of a history that was not looked at to its end, from its beginning or on all devices it is told what was.
 	plan := registry.Diff(current, declare(rule))
-	a.changes, a.impacts = []*registry.Change{&plan.Changes[0]}, make([]*Impact, 1)
-	a.most = 120
-	a.replay([]int{0})
-	got := a.impacts[0].Threshold
-	if got.Complete || got.Devices != 3 || got.Of != 4 || got.Values > 120 || got.Values < 100 {
-		t.Errorf("%+v", got)
+	days, err := p.db.Days(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if lines := a.impacts[0].Lines(); lines[len(lines)-1] != "there was time to look at 3 of 4 devices only" {
-		t.Errorf("%q", lines)
+	yesterday := days[len(days)-2].Start.Format(minute)
+	const devices = "SELECT count(*) FROM telemetry WHERE time >= $1"
+	for _, test := range []struct {
+		name   string
+		most   int64
+		rows   int64 // that each day is said to have
+		values int64
+		want   string
+	}{
+		{"all", mostRows, 5, 200, ""},
+		{"not to the end", 120, 0, 120, "there was time to look at the history from " + p.now.Add(-30*day).Format(minute) + " to " + list[80].time.Format(minute) + " only"},
+		{"not from the beginning", mostRows, dayRows, query[int64](p, devices, days[len(days)-2].Start), "there was time to look at the history since " + yesterday + " only"},
+		{"some devices", mostRows, 1e12, query[int64](p, devices+" AND device_ref = (SELECT ref FROM devices ORDER BY id LIMIT 1)", days[len(days)-2].Start),
+			"there was time to look at the history since " + yesterday + " only, of 1 of 4 devices"},
+	} {
+		a := &assessment{ctx: t.Context(), db: p.db, current: current, o: p.options(), deadline: time.Now().Add(10 * time.Second), report: &Report{}, most: test.most, few: 100}
+		if err := a.look(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range a.days {
+			a.days[i].Rows = test.rows
+			delete(a.measure.counted, &a.days[i])
+		}
+		a.changes, a.impacts = []*registry.Change{&plan.Changes[0]}, make([]*Impact, 1)
+		a.replay([]int{0})
+		got := a.impacts[0].Threshold
+		lines := a.impacts[0].Lines()
+		if got.Complete != (test.want == "") || got.Values != test.values || got.Of != 4 || test.want != "" && lines[len(lines)-1] != test.want || got.Fires != got.FiredDevices {
+			t.Errorf("%s: %+v, %d fire, %q; want %d values, %s", test.name, got.Look, got.Fires, lines, test.values, test.want)
+		}
 	}
 }
 
@@ -573,4 +611,14 @@ func TestAPlanWithoutSuchChangesAsksNothing(t *testing.T) {
 	if r, err := Assess(t.Context(), p.db, current, plan, p.options()); r != nil || err != nil || len(plan.Changes) != 2 {
 		t.Errorf("%+v, %v of %v", r, err, plan.Changes)
 	}
+}
+
+// of returns the impact of the change of an object.
+func of(r *Report, a registry.Address) *Impact {
+	for _, im := range r.Changes {
+		if im.Address == a {
+			return im
+		}
+	}
+	return nil
 }

@@ -19,7 +19,7 @@ import (
 type trial struct {
 	a          *assessment
 	thresholds map[uuid.UUID]*Threshold
-	parameters map[string]*ranges // by key; nil ranges for those of thresholds alone
+	parameters map[string]*ranges // by key; nil for those of thresholds alone
 	looks      map[string]*look   // by key
 
 	before, after         []*registry.Threshold
@@ -27,25 +27,30 @@ type trial struct {
 
 	sets    map[*telemetry.ParameterSet]*narrow
 	waiting arrivals
-	device  uuid.UUID // whose events are coming
+	at      telemetry.Micros // of the newest event
 	rows    int64
-	fired   map[uuid.UUID]uuid.UUID // the last device that a threshold has fired for
+	fired   map[uuid.UUID]set // devices, by threshold
+
+	since, until   time.Time // of what was looked at; until is zero when nothing was left out at its end
+	complete, some bool      // all the history; some devices only
+	failed         error     // other than that the time was over
 }
+
+type set map[uuid.UUID]struct{}
 
 // ranges are a parameter before and after.
 type ranges struct {
 	impact        *Parameter
 	before, after *registry.Parameter
-	outside       uuid.UUID // the last device that had a value outside
+	outside       set // devices that had a value outside
 }
 
 // look counts what was looked at of a parameter.
 type look struct {
 	values   int64
-	devices  int
+	devices  set
 	of       int // devices that have sent it in the time
 	senders  int // that still send
-	last     uuid.UUID
 	lastOf   uuid.UUID
 	lastSend uuid.UUID
 }
@@ -56,13 +61,17 @@ type narrow struct {
 	index []int // of its keys in the wide set
 }
 
-// mostRows bounds how many rows are looked at.
-const mostRows = 20_000_000
+const (
+	mostRows = 20_000_000 // the most rows that are looked at
+	fewRows  = 200_000    // so many take no time to speak of
+	dayRows  = 2_000_000  // of days with more than these some devices are looked at, so many that a day has someRows
+	someRows = 50_000
+)
 
 // replay tries the changes of parameters and thresholds on what is stored.
 func (a *assessment) replay(changes []int) {
 	t := &trial{a: a, thresholds: map[uuid.UUID]*Threshold{}, parameters: map[string]*ranges{}, looks: map[string]*look{},
-		sets: map[*telemetry.ParameterSet]*narrow{}, fired: map[uuid.UUID]uuid.UUID{}}
+		sets: map[*telemetry.ParameterSet]*narrow{}}
 	var keys, tried []string // all, and those whose history is looked at
 	want := func(key string, history bool) {
 		t.looks[key] = &look{}
@@ -99,11 +108,10 @@ func (a *assessment) replay(changes []int) {
 			}
 		}
 	}
-	complete, err := t.run(slices.Compact(slices.Sorted(slices.Values(keys))), slices.Compact(slices.Sorted(slices.Values(tried))))
+	err := t.run(slices.Compact(slices.Sorted(slices.Values(keys))), slices.Compact(slices.Sorted(slices.Values(tried))))
 	if a.ctx.Err() != nil {
 		return
 	}
-	since := a.o.Now.Add(-a.o.Backtest).UTC()
 	for _, i := range changes {
 		c := a.changes[i]
 		if err != nil {
@@ -112,7 +120,7 @@ func (a *assessment) replay(changes []int) {
 		}
 		looked := func(key string) Look {
 			l := t.looks[key]
-			return Look{Since: since, Values: l.values, Devices: l.devices, Of: max(l.of, l.devices), Complete: complete}
+			return Look{Since: t.since.UTC(), Until: t.until.UTC(), Values: l.values, Devices: len(l.devices), Of: max(l.of, len(l.devices)), Complete: t.complete, some: t.some}
 		}
 		switch c.Address.Kind {
 		case registry.KindParameter:
@@ -138,57 +146,117 @@ func (a *assessment) replay(changes []int) {
 	}
 }
 
-// run looks at the newest values, then at the history. It tells whether it has seen all of it.
-func (t *trial) run(keys, tried []string) (complete bool, err error) {
+// run looks at the newest values, then at as much of the history as there is time for.
+func (t *trial) run(keys, tried []string) error {
 	a := t.a
 	ctx, cancel := a.within(1)
 	defer cancel()
-	from, to := a.o.Now.Add(-a.o.Backtest), a.o.Now.Add(time.Hour) // clocks of devices may be ahead
-	all, err := a.db.Record(ctx, keys, from, to)
+	t.since, t.complete = a.o.Now.Add(-a.o.Backtest), true
+	all, err := a.db.Record(ctx, keys, t.since)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if err := t.now(ctx, all); err != nil {
-		return false, err
+		return err
 	}
 	if len(tried) == 0 || len(all.Devices) == 0 {
-		return true, nil
+		return nil
 	}
-	rec, err := a.db.Record(ctx, tried, from, to)
-	if err != nil {
-		return false, err
+	rec, err := a.db.Record(ctx, tried, t.since)
+	if err != nil || len(rec.Devices) == 0 {
+		return err
 	}
-	t.ruleBefore, t.ruleAfter = alert.NewEvaluator(t.before, nil, 0), alert.NewEvaluator(t.after, nil, 0)
-	left, some := rec.Devices, 1
-	for len(left) > 0 {
-		n := min(some, len(left))
-		begin := time.Now()
-		err := rec.Play(ctx, left[:n], t.event)
-		t.flush()
-		switch {
-		case err == nil:
-		case stopped(err):
-			return false, nil
-		default:
-			return false, err
-		}
-		// A query for many devices is cheaper than many queries; but what one has read and sorted in vain is lost.
-		if left = left[n:]; time.Since(begin) < a.o.Limit/20 {
-			some *= 2
+	if a.days == nil {
+		if err := a.look(); err != nil {
+			return err
 		}
 	}
-	return true, nil
+	begin, days := t.since, a.days
+	for len(days) > 0 && days[0].Expired(begin) {
+		days = days[1:]
+	}
+	total, most := int64(0), int64(0)
+	for i := range days {
+		n := a.measure.rows(&days[i])
+		total, most = total+n, max(most, n)
+	}
+	devices, share := rec.Devices, 1.0
+	if most > dayRows {
+		devices = devices[:max(1, int(int64(len(devices))*someRows/most))]
+		share = float64(len(devices)) / float64(len(rec.Devices))
+		t.some = len(devices) < len(rec.Devices)
+	}
+	whole := !t.some
+	if float64(total)*share > float64(a.few) && len(days) > 2 {
+		// The newest days tell how many there is time for.
+		newest := len(days) - 2
+		start := time.Now()
+		if t.complete = false; !t.play(ctx, rec, devices, days[newest:], days[newest].Start) {
+			return t.failed
+		}
+		pace := float64(time.Since(start)) / float64(max(t.rows, 1))
+		first, left := len(days), 0.8*float64(time.Until(a.deadline))
+		for first > 0 {
+			if left -= pace * share * float64(a.measure.rows(&days[first-1])); left < 0 {
+				break
+			}
+			first--
+		}
+		if first >= newest {
+			return nil
+		}
+		if first > 0 {
+			days, begin, whole = days[first:], days[first].Start, false
+		}
+	}
+	t.complete = t.play(ctx, rec, devices, days, begin) && whole
+	return t.failed
 }
 
-// event takes the next event of the history, which comes by device and time, and hands it on as it came.
-func (t *trial) event(e *telemetry.Event) error {
-	if e.Device != t.device {
-		t.flush()
-		t.device = e.Device
+// play looks at the history of some days from a time on, as if nothing had been before. It reports whether there was time
+// for all of it.
+func (t *trial) play(ctx context.Context, rec *store.Recording, devices []store.Sender, days []store.Day, since time.Time) bool {
+	t.ruleBefore, t.ruleAfter = alert.NewEvaluator(t.before, nil, 0), alert.NewEvaluator(t.after, nil, 0)
+	t.fired, t.rows, t.waiting = map[uuid.UUID]set{}, 0, arrivals{}
+	for _, l := range t.looks {
+		l.values, l.devices = 0, set{}
 	}
+	for _, p := range t.parameters {
+		p.outside, p.impact.Outside, p.impact.OutsideBefore = set{}, 0, 0
+	}
+	for _, v := range t.thresholds {
+		v.Fires, v.FiresBefore, v.FiredDevices, v.LastFired, v.LastDevice = 0, 0, 0, time.Time{}, registry.Address{}
+	}
+	t.since = since
+	for i := range days {
+		from := days[i].Start
+		if from.Before(t.since) {
+			from = t.since
+		}
+		if err := rec.Play(ctx, devices, from, days[i].End, t.event); err != nil {
+			if t.until = from; t.at > telemetry.MicrosOf(from) {
+				t.until = t.at.Time()
+			}
+			if !stopped(err) {
+				t.failed = err
+			}
+			break
+		}
+		t.take()
+	}
+	for t.waiting.Len() > 0 {
+		t.evaluate(heap.Pop(&t.waiting).(*telemetry.Event))
+	}
+	t.take()
+	return t.until.IsZero()
+}
+
+// event takes the next event of the history, which comes by time, and hands it on as it came.
+func (t *trial) event(e *telemetry.Event) error {
 	if t.rows++; t.rows > t.a.most {
 		return errEnough
 	}
+	t.at = e.Time
 	n := t.narrow(e.Set)
 	kept := t.waiting.take()
 	kept.Device, kept.Time, kept.ReceivedAt, kept.Set = e.Device, e.Time, e.ReceivedAt, n.set
@@ -214,10 +282,7 @@ func (t *trial) event(e *telemetry.Event) error {
 
 func (t *trial) count(key string, device uuid.UUID, v float64) {
 	l := t.looks[key]
-	if l.last != device {
-		l.last = device
-		l.devices++
-	}
+	l.devices[device] = struct{}{}
 	if math.IsNaN(v) {
 		return
 	}
@@ -231,10 +296,8 @@ func (t *trial) count(key string, device uuid.UUID, v float64) {
 	}
 	if p.after.Fit(v) != registry.Fits {
 		p.impact.Outside++
-		if p.outside != device {
-			p.outside = device
-			p.impact.OutsideDevices++
-		}
+		p.outside[device] = struct{}{}
+		p.impact.OutsideDevices = len(p.outside)
 	}
 }
 
@@ -253,14 +316,8 @@ func (t *trial) narrow(wide *telemetry.ParameterSet) *narrow {
 	return n
 }
 
-// flush evaluates the events that wait: the device has no more.
-func (t *trial) flush() {
-	for t.waiting.Len() > 0 {
-		t.evaluate(heap.Pop(&t.waiting).(*telemetry.Event))
-	}
-	if t.ruleAfter == nil {
-		return
-	}
+// take counts the alerts that have fired since it was last called.
+func (t *trial) take() {
 	for _, tr := range t.ruleBefore.Take() {
 		if v := t.thresholds[tr.Threshold]; tr.To == alert.Firing {
 			if v.FiresBefore++; v.action == registry.Delete {
@@ -280,10 +337,13 @@ func (t *trial) flush() {
 
 // note takes down where an alert has fired.
 func (t *trial) note(v *Threshold, tr alert.Transition) {
-	if t.fired[tr.Threshold] != tr.Device {
-		t.fired[tr.Threshold] = tr.Device
-		v.FiredDevices++
+	devices := t.fired[tr.Threshold]
+	if devices == nil {
+		devices = set{}
+		t.fired[tr.Threshold] = devices
 	}
+	devices[tr.Device] = struct{}{}
+	v.FiredDevices = len(devices)
 	if at := tr.At.Time(); at.After(v.LastFired) {
 		v.LastFired, v.LastDevice = at, t.a.address(tr.Device)
 	}
@@ -400,7 +460,7 @@ func (a *assessment) address(id uuid.UUID) registry.Address {
 	return registry.NewAddress(registry.KindDevice, id.String())
 }
 
-// arrivals are the events of one device in the order in which the worker took them: as they were received, those of one
+// arrivals are events in the order in which the worker took them: as they were received, those of one
 // request by their time, and those that took the lane of old events last.
 type arrivals struct {
 	list []*telemetry.Event

@@ -71,18 +71,20 @@ func (c *Compression) lines(say func(string, ...any)) {
 }
 
 func (d *Device) lines(say func(string, ...any), action registry.Action) {
-	verb := "holds"
-	if action == registry.Create {
-		verb = "returns to"
-	}
+	verb := map[registry.Action]string{registry.Delete: "holds", registry.Create: "returns to", registry.Move: "takes along"}[action]
 	if d.Rows > 0 {
 		span := "up to " + d.Newest.Format(time.RFC3339)
 		if !d.Oldest.IsZero() {
 			span = fmt.Sprintf("from %s to %s", d.Oldest.Format(time.RFC3339), d.Newest.Format(time.RFC3339))
 		}
-		stay := "they stay for ever"
-		if !d.KeptUntil.IsZero() {
-			stay = fmt.Sprintf("they stay until retention ends them, the last on %s", d.KeptUntil.Format(time.DateOnly))
+		stay, end := "they stay ", "until retention ends them, the last on "
+		if d.Rows == 1 {
+			stay, end = "it stays ", "until retention ends it on "
+		}
+		if d.KeptUntil.IsZero() {
+			stay += "for ever"
+		} else {
+			stay += end + d.KeptUntil.Format(time.DateOnly)
 		}
 		say("%s %s, about %s, %s; %s", verb, number(d.Rows, "row", d.RowsExact), Bytes(d.Bytes), span, stay)
 	}
@@ -157,14 +159,24 @@ func (t *Threshold) lines(say func(string, ...any)) {
 	t.Look.lines(say)
 }
 
-func (l *Look) since() string { return l.Since.Format("2006-01-02T15:04Z") }
+func (l *Look) since() string { return l.Since.Format(minute) }
 
 // lines say what was not looked at.
 func (l *Look) lines(say func(string, ...any)) {
-	if !l.Complete {
-		say("there was time to look at %s of %s only", count(int64(l.Devices)), plural(int64(l.Of), "device"))
+	if l.Complete {
+		return
 	}
+	span, of := "since "+l.since(), ""
+	if !l.Until.IsZero() {
+		span = fmt.Sprintf("from %s to %s", l.since(), l.Until.Format(minute))
+	}
+	if l.some {
+		of = fmt.Sprintf(", of %s of %s", count(int64(l.Devices)), plural(int64(l.Of), "device"))
+	}
+	say("there was time to look at the history %s only%s", span, of)
 }
+
+const minute = "2006-01-02T15:04Z"
 
 // Summary says what the plan does to data, in sentences; "" when that is nothing.
 func (r *Report) Summary() string {

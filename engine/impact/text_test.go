@@ -14,7 +14,8 @@ func TestLines(t *testing.T) {
 	d := func(days int) time.Time { return at.Truncate(day).AddDate(0, 0, days) }
 	press := site.Child(registry.KindDevice, "press-01")
 	look := Look{Since: at, Values: 12_400_000, Devices: 40, Of: 40, Complete: true}
-	part := Look{Since: at, Values: 3_830_000, Devices: 1, Of: 4000}
+	part := Look{Since: at, Values: 3_830_000, Devices: 1, Of: 4000, some: true}
+	early := Look{Since: at, Until: d(3), Values: 0, Devices: 1, Of: 1}
 	bad := &Impact{}
 	(&assessment{impacts: []*Impact{bad}, o: Options{Limit: 5 * time.Second}}).unknown(0, errors.New("permission denied for table alerts"))
 	for _, test := range []struct {
@@ -44,11 +45,16 @@ func TestLines(t *testing.T) {
 				"2 alerts of it stay open: no value will resolve them"},
 		{"device returns", Impact{Action: registry.Create, Device: &Device{Rows: 1_999_999, Newest: d(90), Bytes: 999_600}},
 			"returns to about 2 M rows, about 1 MB, up to 2026-11-23T00:00:00Z; they stay for ever"},
+		{"device moves", Impact{Action: registry.Move, Device: &Device{Rows: 1, RowsExact: true, Newest: at, Oldest: at, Bytes: 5, KeptUntil: d(91)}},
+			"takes along 1 row, about 5 B, from 2026-08-25T07:00:12Z to 2026-08-25T07:00:12Z; it stays until retention ends it on 2026-11-24"},
 		{"parameter", Impact{Parameter: &Parameter{Look: look, Outside: 431, OutsideDevices: 1, OutsideBefore: 2, to: &registry.Parameter{OnViolation: registry.Reject}}},
 			"431 of 12.4 M values since 2026-08-25T07:00Z are outside on 1 device (2 as it is); such values will be refused, with all of their event"},
 		{"parameter, in part", Impact{Parameter: &Parameter{Look: part, to: &registry.Parameter{OnViolation: registry.Flag}}},
 			"0 of 3.83 M values since 2026-08-25T07:00Z are outside (0 as it is); such values will be stored as uncertain\n" +
-				"there was time to look at 1 of 4,000 devices only"},
+				"there was time to look at the history since 2026-08-25T07:00Z only, of 1 of 4,000 devices"},
+		{"parameter, not to the end", Impact{Parameter: &Parameter{Look: early, to: &registry.Parameter{OnViolation: registry.Accept}}},
+			"0 of 0 values since 2026-08-25T07:00Z are outside (0 as it is); such values will be stored as sent\n" +
+				"there was time to look at the history from 2026-08-25T07:00Z to 2026-08-28T00:00Z only"},
 		{"parameter retired", Impact{Parameter: &Parameter{Senders: 1}},
 			"1 device sent it within the last 24 hours: each event that has it will be refused; its history stays"},
 		{"threshold", Impact{Threshold: &Threshold{Look: look, action: registry.Create, Fires: 37, FiredDevices: 4, LastFired: at, LastDevice: press, Starting: 3, StartingOn: []registry.Address{press}, hold: "5m"}},
@@ -57,7 +63,7 @@ func TestLines(t *testing.T) {
 		{"threshold changed", Impact{Threshold: &Threshold{Look: part, action: registry.Update, Fires: 1, FiresBefore: 12, FiredDevices: 1, LastFired: at, LastDevice: press, Stopping: 1}},
 			"1 alert that is firing would stop\n" +
 				"would have fired at least 1 time on 1 device since 2026-08-25T07:00Z (3.83 M values), 12 times as it is, last on device.acme/mill/north/press-01 at 2026-08-25T07:00:12Z\n" +
-				"there was time to look at 1 of 4,000 devices only"},
+				"there was time to look at the history since 2026-08-25T07:00Z only, of 1 of 4,000 devices"},
 		{"threshold removed", Impact{Threshold: &Threshold{Look: look, action: registry.Delete}},
 			"would have fired 0 times since 2026-08-25T07:00Z (12.4 M values)"},
 		{"not known", *bad, "the effect on data is not known: permission denied for table alerts"},

@@ -171,24 +171,23 @@ func (s *Store) OpenAlerts(ctx context.Context) (open []alert.Open, err error) {
 
 // Recording is the stored telemetry of some parameters.
 type Recording struct {
-	Devices []Sender // that have sent any of them in the time, by id, which is no order at all: some are like the rest
+	Devices []Sender // that have sent any of them since a time, by id, which is no order at all: some are like the rest
 
-	store    *Store
-	from, to time.Time
-	sets     map[int32]*telemetry.ParameterSet
-	ids      []int32 // of sets
+	store *Store
+	since time.Time
+	sets  map[int32]*telemetry.ParameterSet
+	ids   []int32 // of sets
 }
 
 // Sender is a device that has sent something.
 type Sender struct {
 	Ref    int32
 	Device uuid.UUID
-	Newest time.Time // when it last sent any of the parameters
 }
 
-// Record finds what is stored of the parameters keys from one time to another, which is excluded, and whose it is.
-func (s *Store) Record(ctx context.Context, keys []string, from, to time.Time) (*Recording, error) {
-	r := &Recording{store: s, from: from, to: to, sets: map[int32]*telemetry.ParameterSet{}}
+// Record finds the devices that have sent any of the parameters keys since a time.
+func (s *Store) Record(ctx context.Context, keys []string, since time.Time) (*Recording, error) {
+	r := &Recording{store: s, since: since, sets: map[int32]*telemetry.ParameterSet{}}
 	err := s.read(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, "SELECT id, keys FROM parameter_sets WHERE keys && $1", keys)
 		if err != nil {
@@ -203,8 +202,8 @@ func (s *Store) Record(ctx context.Context, keys []string, from, to time.Time) (
 		}); err != nil || len(r.ids) == 0 {
 			return err
 		}
-		rows, err = tx.Query(ctx, `SELECT d.ref, d.id, max(l.time) FROM telemetry_latest l JOIN devices d ON d.ref = l.device_ref
-			WHERE l.set_id = ANY ($1) AND l.time >= $2 GROUP BY 1, 2 ORDER BY 2`, r.ids, from)
+		rows, err = tx.Query(ctx, `SELECT DISTINCT d.ref, d.id FROM telemetry_latest l JOIN devices d ON d.ref = l.device_ref
+			WHERE l.set_id = ANY ($1) AND l.time >= $2 ORDER BY 2`, r.ids, since)
 		if err != nil {
 			return err
 		}
@@ -217,31 +216,40 @@ func (s *Store) Record(ctx context.Context, keys []string, from, to time.Time) (
 	return r, nil
 }
 
-// Play calls event for each event of devices, device by device and each in the order of time, as they come from the server:
-// memory does not grow with their number. The event is valid during the call. What event returns ends it.
-func (r *Recording) Play(ctx context.Context, devices []Sender, event func(*telemetry.Event) error) error {
-	refs, ids := make([]int32, len(devices)), make(map[int32]uuid.UUID, len(devices))
-	for i, d := range devices {
-		refs[i], ids[d.Ref] = d.Ref, d.Device
+// Play calls event for each event of devices from one time to another, which is excluded, in the order of time, as they come
+// from the server: memory does not grow with their number. The event is valid during the call. What event returns ends it.
+func (r *Recording) Play(ctx context.Context, devices []Sender, from, to time.Time, event func(*telemetry.Event) error) error {
+	query := `SELECT device_ref, set_id, time, received_at, vals, quality FROM telemetry WHERE set_id = ANY ($1) AND time >= $2 AND time < $3`
+	args := []any{r.ids, from, to}
+	if len(devices) < len(r.Devices) {
+		query += " AND device_ref = ANY ($4)"
+		args = append(args, refsOf(devices))
 	}
-	return r.play(ctx, ids, event, `SELECT device_ref, set_id, time, received_at, vals, quality FROM telemetry
-		WHERE device_ref = ANY ($1) AND set_id = ANY ($2) AND time >= $3 AND time < $4 ORDER BY device_ref, time`, refs, r.ids, r.from, r.to)
+	return r.play(ctx, devices, event, query+" ORDER BY time", args...)
+}
+
+func refsOf(devices []Sender) []int32 {
+	refs := make([]int32, len(devices))
+	for i, d := range devices {
+		refs[i] = d.Ref
+	}
+	return refs
 }
 
 // Newest calls event for the newest event of each device and parameter set, device by device and in the order of time.
 func (r *Recording) Newest(ctx context.Context, event func(*telemetry.Event) error) error {
-	ids := make(map[int32]uuid.UUID, len(r.Devices))
-	for _, d := range r.Devices {
-		ids[d.Ref] = d.Device
-	}
-	return r.play(ctx, ids, event, `SELECT device_ref, set_id, time, time, vals, quality FROM telemetry_latest
-		WHERE set_id = ANY ($1) AND time >= $2 ORDER BY device_ref, time`, r.ids, r.from)
+	return r.play(ctx, r.Devices, event, `SELECT device_ref, set_id, time, time, vals, quality FROM telemetry_latest
+		WHERE set_id = ANY ($1) AND time >= $2 ORDER BY device_ref, time`, r.ids, r.since)
 }
 
 // play reads rows of (device_ref, set_id, time, received_at, vals, quality).
-func (r *Recording) play(ctx context.Context, ids map[int32]uuid.UUID, event func(*telemetry.Event) error, sql string, args ...any) error {
+func (r *Recording) play(ctx context.Context, devices []Sender, event func(*telemetry.Event) error, sql string, args ...any) error {
+	ids := make(map[int32]uuid.UUID, len(devices))
+	for _, d := range devices {
+		ids[d.Ref] = d.Device
+	}
 	err := r.store.read(ctx, func(tx pgx.Tx) error {
-		// A sort in memory is much faster than one on disk, and than the index where the rows lie scattered.
+		// A day is read as it lies, and sorted: much faster than by an index, as the rows of a device lie scattered.
 		if _, err := tx.Exec(ctx, "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off"); err != nil {
 			return err
 		}
