@@ -22,10 +22,12 @@ type SavedPlan struct {
 	Created    time.Time
 }
 
-// A saved plan is text: planMagic and the version of the format; who made it and when; what else there is to say of it, with
+// PlanMagic is how a saved plan begins.
+const PlanMagic = "nsready plan, format "
+
+// A saved plan is text: PlanMagic and the version of the format; who made it and when; what else there is to say of it, with
 // the number of changes; the changes, as WriteChanges writes them; and planSeal with the SHA-256 of all before, in hex.
 const (
-	planMagic  = "nsready plan, format "
 	planFormat = "1"
 	planSeal   = "sha256 "
 
@@ -55,7 +57,7 @@ var ErrPlanDamaged = errors.New("the file is no saved plan, or a damaged one")
 func WritePlan(w io.Writer, p *SavedPlan) error {
 	sum := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
-	fmt.Fprintln(out, planMagic+planFormat)
+	fmt.Fprintln(out, PlanMagic+planFormat)
 	e := json.NewEncoder(out)
 	err := e.Encode(planOrigin{p.Author, p.Created})
 	if err == nil {
@@ -84,7 +86,7 @@ func ReadPlan(r io.ReaderAt, size int64) (*SavedPlan, error) {
 		return nil, fmt.Errorf("reading the plan: %w", err)
 	}
 	line, _, ok := bytes.Cut(first, []byte("\n"))
-	format, known := strings.CutPrefix(string(line), planMagic)
+	format, known := strings.CutPrefix(string(line), PlanMagic)
 	switch {
 	case !ok || !known:
 		return nil, fmt.Errorf("%w: it does not begin as one", ErrPlanDamaged)

@@ -88,12 +88,12 @@ func seal(text string) []byte {
 }
 
 func TestReadPlanRefuses(t *testing.T) {
-	const head = planMagic + planFormat + "\n" + `{"author":"a","created":"2026-03-04T05:06:07Z"}` + "\n"
+	const head = PlanMagic + planFormat + "\n" + `{"author":"a","created":"2026-03-04T05:06:07Z"}` + "\n"
 	for _, c := range []struct{ text, want string }{
 		{"", "does not begin as one"},
 		{"customer \"acme\" {}\n", "does not begin as one"},
-		{planMagic + "2\nwhatever", `has the format "2", and this program knows "1"`},
-		{planMagic + planFormat + "\n", "line 2: unexpected EOF"},
+		{PlanMagic + "2\nwhatever", `has the format "2", and this program knows "1"`},
+		{PlanMagic + planFormat + "\n", "line 2: unexpected EOF"},
 		{head, "line 3: unexpected EOF"},
 		{head + "{}\n{\n", "change 1"},
 		{head + `{"changes":1}` + "\n", "it has 0 changes, and says that there are 1"},
@@ -114,7 +114,7 @@ func FuzzReadPlan(f *testing.F) {
 	whole := write(f, small)
 	f.Add(whole)
 	f.Add(whole[:len(whole)-planSealSize])
-	f.Add([]byte(planMagic + planFormat + "\n{}\n{}\n"))
+	f.Add([]byte(PlanMagic + planFormat + "\n{}\n{}\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, file := range [][]byte{text, seal(string(text))} {
 			p, err := read(file)
