@@ -166,6 +166,67 @@ func TestPurge(t *testing.T) {
 	}
 }
 
+// Sets of parameters become one when several go, and the newest row of each stays the newest.
+func TestPurgeOfParameters(t *testing.T) {
+	for _, names := range []string{"voltage", "current", "voltage current"} {
+		s := migrated(t)
+		full := reconcile(t, s, estate(t, purgedEstate))
+		measured(t, s)
+		reconcile(t, s, estate(t, strings.ReplaceAll(strings.ReplaceAll(purgedEstate, "parameter.acme/mill/voltage", ""), "threshold.acme/mill/voltage/high parameter.acme/mill/current", "")))
+		var what []string
+		keys := map[string]bool{}
+		for _, name := range strings.Fields(names) {
+			what = append(what, "parameter.acme/mill/"+name)
+			keys[registry.ParameterKey(full.Projects[0].ID, name)] = true
+		}
+		expected := values(t, s, func(_, key string) bool { return keys[key] })
+		list := strings.Join(what, " ")
+		if _, err := s.Apply(testContext(t), planPurge(t, s, list, list), author); err != nil {
+			t.Fatal(err)
+		}
+		if got := values(t, s, func(string, string) bool { return false }); !maps.Equal(got, expected) || len(got) == 0 {
+			t.Errorf("purging %s: not exactly their values are gone", names)
+		}
+		newest := `SELECT count(*) FROM telemetry_latest l FULL JOIN
+			(SELECT device_ref, set_id, max(time) AS time FROM telemetry GROUP BY 1, 2) t USING (device_ref, set_id, time) WHERE l.vals IS NULL OR t.device_ref IS NULL`
+		if n := query1[int](t, s, newest); n != 0 {
+			t.Errorf("purging %s: %d newest rows are not those of telemetry", names, n)
+		}
+	}
+}
+
+// What a worker is about to store when a purge begins is seen by it.
+func TestPurgeSeesWhatWorkersStore(t *testing.T) {
+	s := migrated(t)
+	before := reconcile(t, s, estate(t, purgedEstate))
+	reconcile(t, s, estate(t, mill))
+	c := claimPartition(t, s)
+	events := []telemetry.Event{oneEvent(before.Devices[0].ID, time.Now(), 1)}
+	tx, err := c.Begin(t.Context(), events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	purged := make(chan error, 1)
+	plan := planPurge(t, s, "site.acme/mill/south device.acme/mill/north/a", "")
+	go func() {
+		_, err := s.Apply(testContext(t), plan, author)
+		purged <- err
+	}()
+	waitFor(t, func() bool {
+		return query1[bool](t, s, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND
+			application_name = 'nsready apply pat@press-pc' AND wait_event_type = 'Lock')`)
+	})
+	if err = tx.Write(t.Context(), events); err == nil {
+		_, err = tx.Commit(t.Context(), next(c, 1), 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-purged; err == nil || !strings.Contains(err.Error(), "whose loss was not allowed: device.acme/mill/north/a") {
+		t.Errorf("the purge: %v", err)
+	}
+}
+
 func TestPurgeOfACustomer(t *testing.T) {
 	s := migrated(t)
 	reconcile(t, s, estate(t, purgedEstate+" customer.child"))
