@@ -2,12 +2,17 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/user"
 	"strings"
+
+	"github.com/google/uuid"
 
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
@@ -21,107 +26,217 @@ type applyView struct {
 }
 
 func runApply(ctx context.Context, s *streams, args []string) error {
-	f := newFlags(s, "apply [flags]", `
+	f := newFlags(s, "apply [flags] [FILE]", `
 Make the registry match the declaration: show the plan, ask, and execute it in one transaction. It is refused when the
 registry has changed since the plan was made. What is no longer declared is retired: its history stays.
-Without a terminal, and with -json, nobody can be asked, and -auto-approve is required.
+Without a terminal, and with -json or -input=false, nobody is asked, and -auto-approve is required.
+A FILE that 'nsready plan -out FILE' saved is executed as it is, without a question. -fail-on and -max-destroy
+hold for it too; the latter is that of the plan, unless it is given here.
+The exit code is 2 when the plan does what they forbid; then nothing is changed.
 
 Example:
   nsready apply -auto-approve -config estates/north`)
-	var t target
-	t.register(f)
-	asJSON := f.Bool("json", false, "print the plan and its outcome as JSON")
-	approved := f.Bool("auto-approve", false, "do not ask")
-	var look impactOptions
-	look.register(f)
-	if _, err := f.parse(args, 0); err != nil {
+	var p planner
+	p.register(f)
+	var ask approval
+	ask.register(f)
+	rest, err := f.parse(args, 1)
+	if err != nil {
 		return err
 	}
-	err := func() error {
-		if err := look.check(); err != nil {
+	err = func() error {
+		if err := p.check(); err != nil {
 			return err
 		}
-		declared, err := loadConfig(s, t.config, *asJSON)
+		if len(rest) > 0 {
+			return p.applySaved(ctx, s, f, rest[0])
+		}
+		declared, err := loadConfig(s, p.config, p.json)
 		if err != nil {
 			return err
 		}
-		db, err := t.open(ctx)
+		db, err := p.open(ctx)
 		if err != nil {
 			return err
 		}
 		defer db.Close()
-		current, ready, err := loadRegistry(ctx, db)
+		plan, report, ready, err := p.plan(ctx, s, db, declared)
 		if err != nil {
 			return err
 		}
-		a := applyView{planView: viewPlan(registry.Diff(current, declared)), Version: current.Version}
-		if err := problems(a.Plan); err != nil {
+		a := applyView{planView: viewPlan(plan), Version: plan.BaseVersion}
+		a.Impact = report
+		if done, err := p.begin(s, &a); done || err != nil {
 			return err
 		}
-		if a.Impact, err = look.assess(ctx, &t, db, current, a.Plan); err != nil {
+		if plan.Empty() {
+			return p.end(s, &a)
+		}
+		if err := ask.approve(ctx, s, "apply", args, a.Summary.question(), p.json); err != nil {
 			return err
 		}
-		if !*asJSON {
-			if err := printPlan(s.stdout, a.planView); err != nil {
+		if !ready {
+			// The tables are made once it is certain that this is the database, and the plan gets the registry to start from.
+			if err := db.Migrate(ctx); err != nil {
 				return err
 			}
-		}
-		if err := a.Refusal(); err != nil {
-			return err
-		}
-		if !a.Empty() {
-			if !*approved {
-				if err := approve(ctx, s, a.Summary, *asJSON, args); err != nil {
-					return err
-				}
-			}
-			if !ready {
-				// The tables are made once it is certain that this is the database, and the plan gets the registry to start from.
-				if err := db.Migrate(ctx); err != nil {
-					return err
-				}
-				if current, err = db.LoadRegistry(ctx); err != nil {
-					return err
-				}
-				a.planView = viewPlan(registry.Diff(current, declared))
-			}
-			if a.Version, err = db.Apply(ctx, a.Plan, author()); err != nil {
+			if plan, _, _, err = p.plan(ctx, s, db, declared); err != nil {
 				return err
 			}
-			a.Applied = true
+			a.planView = viewPlan(plan)
 		}
-		switch {
-		case *asJSON:
-			return writeJSON(s.stdout, a)
-		case a.Applied:
-			_, err = fmt.Fprintf(s.stdout, "\nApply complete! Resources: %s.\nRegistry version %d.\n", a.Summary.done(), a.Version)
-		}
-		return err
+		return p.execute(ctx, s, db, &a)
 	}()
-	if *asJSON {
+	if p.json {
 		return reportJSON(s.stdout, err)
 	}
 	return err
 }
 
-// approve asks on the terminal whether to go on.
-func approve(ctx context.Context, s *streams, sum summary, asJSON bool, args []string) error {
-	if asJSON || !isTerminal(s.stdin) {
-		why := "there is no terminal to ask on"
-		if asJSON {
-			why = "-json does not ask"
+// applySaved executes a saved plan.
+func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name string) error {
+	var problem error
+	f.Visit(func(set *flag.Flag) {
+		if set.Name == "config" || set.Name == "target" {
+			problem = fmt.Errorf("a saved plan is executed as it is: -%s cannot go with it", set.Name)
 		}
-		return fmt.Errorf("the changes were not approved, and %s. To apply them, run:\n\n  nsready apply %s", why, approvedArgs(args))
+	})
+	if problem != nil {
+		return problem
 	}
+	saved, err := readPlan(name)
+	if err == nil && saved.MaxDestroy != "" && p.maxDestroy.text == "" {
+		err = p.maxDestroy.Set(saved.MaxDestroy)
+	}
+	if err != nil {
+		return err
+	}
+	db, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	a := applyView{planView: viewPlan(saved.Plan), Version: saved.Plan.BaseVersion}
+	a.Saved = viewSaved(name, saved)
+	if done, err := p.begin(s, &a); done || err != nil {
+		return err
+	}
+	if saved.Plan.Registry == uuid.Nil {
+		if err := p.firstPlan(ctx, db, saved.Plan, name); err != nil {
+			return err
+		}
+	}
+	err = p.execute(ctx, s, db, &a)
+	var stale *store.ErrStale
+	switch {
+	case errors.As(err, &stale):
+		return fmt.Errorf("Saved plan is stale: it was made from registry version %d (revision %d), and the registry is now at version %d (revision %d); nothing was changed.\nMake the plan again: nsready plan -out %s",
+			stale.BaseVersion, stale.BaseRevision, stale.Version, stale.Revision, shellQuote(name))
+	case errors.Is(err, store.ErrOtherRegistry):
+		return fmt.Errorf("%s: %w. Is it the right database? -database-url, DATABASE_URL and -data say which", name, err)
+	}
+	return err
+}
+
+// firstPlan readies a plan that was made for a database without tables: for this one, when there is nothing in it.
+func (p *planner) firstPlan(ctx context.Context, db *store.Store, plan *registry.Plan, name string) error {
+	current, ready, err := loadRegistry(ctx, db)
+	if err == nil && !ready {
+		if err = db.Migrate(ctx); err == nil {
+			current, err = db.LoadRegistry(ctx)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	empty := current.Version == 0
+	for range current.Objects {
+		empty = false
+	}
+	if !empty {
+		return fmt.Errorf("Saved plan is stale: it was made for an empty registry, and this one is at version %d (revision %d); nothing was changed.\nMake the plan again: nsready plan -out %s",
+			current.Version, current.Revision, shellQuote(name))
+	}
+	plan.Registry, plan.BaseVersion, plan.BaseRevision = current.Registry, current.Version, current.Revision
+	return nil
+}
+
+// begin shows a plan that is about to be executed. done tells that it must not be, which has been said.
+func (p *planner) begin(s *streams, a *applyView) (done bool, err error) {
+	refused := p.judge(a.Plan)
+	a.FailedOn = failedOn(refused)
+	if !p.json {
+		err = printPlan(s.stdout, a.planView, p.expand)
+	} else if len(refused) > 0 {
+		err = writeJSON(s.stdout, a)
+	}
+	switch {
+	case err != nil:
+		return false, err
+	case len(refused) > 0:
+		return true, refuse(s, refused)
+	}
+	return false, a.Refusal()
+}
+
+// execute applies a plan and reports the outcome.
+func (p *planner) execute(ctx context.Context, s *streams, db *store.Store, a *applyView) error {
+	progress := s.progress("Waiting for other changes of the registry")
+	version, err := db.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
+		progress.now("Applying " + counted(kind, n))
+	}), a.Plan, author())
+	progress.stop()
+	if err != nil {
+		return err
+	}
+	a.Version, a.Applied = version, !a.Empty()
+	return p.end(s, a)
+}
+
+// end reports the outcome.
+func (p *planner) end(s *streams, a *applyView) (err error) {
+	switch {
+	case p.json:
+		err = writeJSON(s.stdout, a)
+	case a.Applied:
+		_, err = fmt.Fprintf(s.stdout, "\nApply complete! Resources: %s.\nRegistry version %d.\n", a.Summary.done(), a.Version)
+	}
+	return err
+}
+
+// question is what to ask before a plan is executed.
+func (sum summary) question() string {
 	question := "\nDo you want nsready to do this?"
 	if sum.Destroy > 0 {
-		objects := "objects"
-		if sum.Destroy == 1 {
-			objects = "object"
-		}
-		question += fmt.Sprintf(" It destroys %d %s; history stays.", sum.Destroy, objects)
+		question += fmt.Sprintf(" It destroys %s; history stays.", objects(sum.Destroy))
 	}
-	return confirm(ctx, s, question)
+	return question
+}
+
+// approval is how a command gets leave to change something.
+type approval struct{ given, input bool }
+
+func (a *approval) register(f *flags) {
+	f.BoolVar(&a.given, "auto-approve", false, "do not ask")
+	f.BoolVar(&a.input, "input", isOn(cmp.Or(os.Getenv("NSREADY_INPUT"), "true")), "ask on the terminal; -input=false, like NSREADY_INPUT=0, never does")
+}
+
+// approve asks on the terminal whether to go on, unless it was said already. args are those of the command.
+func (a *approval) approve(ctx context.Context, s *streams, command string, args []string, question string, asJSON bool) error {
+	why := ""
+	switch {
+	case a.given:
+		return nil
+	case asJSON:
+		why = "-json does not ask"
+	case !a.input:
+		why = "-input=false does not ask"
+	case !isTerminal(s.stdin):
+		why = "there is no terminal to ask on"
+	default:
+		return confirm(ctx, s, question)
+	}
+	return fmt.Errorf("the changes were not approved, and %s. To apply them, run:\n\n  nsready %s %s", why, command, approvedArgs(args))
 }
 
 // confirm asks a question on the terminal. Anything but yes is an error.

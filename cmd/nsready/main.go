@@ -10,10 +10,9 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
-
-	"github.com/agext/levenshtein"
 )
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -41,6 +40,8 @@ var commands = []command{
 	{"apply", "make the registry match the declaration", runApply},
 	{"export", "write the registry as a declaration or as CSV", runExport},
 	{"import", "create what a CSV file of the original platform has", runImport},
+	{"show", "show a saved plan", runShow},
+	{"purge", "remove retired objects for good", runPurge},
 	{"up", "run everything on this machine", runUp},
 	{"serve", "run parts of the service with an external database and queue", runServe},
 	{"health", "ask a running service how it is", runHealth},
@@ -137,12 +138,16 @@ func dispatch(ctx context.Context, s *streams, args []string) error {
 			return c.run(ctx, s, args)
 		}
 	}
-	hint := "'nsready help' lists the commands."
-	best := 3 // edits; what is further away was not meant
-	for _, c := range commands {
-		if d := levenshtein.Distance(strings.ToLower(name), c.name, nil); d < best {
-			best, hint = d, fmt.Sprintf("Did you mean %q?", c.name)
+	names := func(yield func(string) bool) {
+		for _, c := range commands {
+			if !yield(c.name) {
+				return
+			}
 		}
+	}
+	hint := "'nsready help' lists the commands."
+	if best := nearest(name, names); best != "" {
+		hint = fmt.Sprintf("Did you mean %q?", best)
 	}
 	return fmt.Errorf("there is no command %q. %s", name, hint)
 }
@@ -167,15 +172,18 @@ func newFlags(s *streams, usage, help string) *flags {
 	f := &flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError)}
 	f.SetOutput(io.Discard)
 	f.Usage = func() {} // would be called for mistakes too
+	f.BoolFunc("no-color", "print no colors, like NO_COLOR=1", func(value string) error {
+		on, err := strconv.ParseBool(value)
+		if err == nil && on {
+			err = os.Setenv("NO_COLOR", "1") // painter looks there
+		}
+		return err
+	})
 	f.help = func() {
 		fmt.Fprintf(s.stdout, "Usage: nsready %s\n\n%s\n", usage, strings.TrimSpace(help))
-		any := false
-		f.VisitAll(func(*flag.Flag) { any = true })
-		if any {
-			fmt.Fprint(s.stdout, "\nFlags:\n")
-			f.SetOutput(s.stdout)
-			f.PrintDefaults()
-		}
+		fmt.Fprint(s.stdout, "\nFlags:\n")
+		f.SetOutput(s.stdout)
+		f.PrintDefaults()
 	}
 	return f
 }

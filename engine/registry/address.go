@@ -101,6 +101,16 @@ func (a Address) below(parent Address) Address {
 	return Address{a.Kind, parent.Path + a.Path[strings.LastIndexByte(a.Path, '/'):]}
 }
 
+// Within reports whether an address, or what it hangs off, directly or not, is in a set.
+func (a Address) Within(set map[Address]bool) bool {
+	for ok := true; ok; a, ok = a.Parent() {
+		if set[a] {
+			return true
+		}
+	}
+	return false
+}
+
 func (a Address) String() string { return string(a.Kind) + "." + a.Path }
 
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }

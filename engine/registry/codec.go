@@ -77,7 +77,7 @@ func (l *changeLine) change() (Change, error) {
 	switch l.Action {
 	case Create:
 		complete = c.After != nil
-	case Delete, Release:
+	case Delete, Release, Purge:
 		complete = c.Before != nil && c.After == nil
 	default:
 		complete = c.Before != nil && c.After != nil

@@ -14,6 +14,8 @@ import (
 // Snapshot is everything that exists at one moment. It is built once and never changed: readers share it without a lock.
 // Each slice is sorted by address.
 type Snapshot struct {
+	Registry uuid.UUID // which registry this is of; zero for a declaration, or a database without tables
+
 	Version  int64 // of the last apply; 0 for a declaration, or when nothing was applied yet
 	Revision int64 // counts every change to the registry, by whatever means; 0 for a declaration
 

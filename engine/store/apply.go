@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -49,13 +50,25 @@ func (e *ErrStale) Error() string {
 		e.BaseRevision, e.BaseVersion, e.Revision, e.Version)
 }
 
+// ErrOtherRegistry refuses a plan that was made from another database's registry.
+var ErrOtherRegistry = errors.New("this plan was made for another registry than that of this database; nothing was changed")
+
+type progressKey struct{}
+
+// WithProgress returns a context under which Apply calls report before it writes or removes objects of a kind, with their number.
+func WithProgress(ctx context.Context, report func(kind registry.Kind, objects int)) context.Context {
+	return context.WithValue(ctx, progressKey{}, report)
+}
+
 // Apply executes a plan in one transaction and returns the registry's version after it. It waits up to ten seconds for
-// another apply to end; a plan that is stale by then is refused with an *ErrStale, and one with a Refusal before anything
-// is done. An empty plan makes no version.
+// another apply to end; a plan that is stale by then is refused with an *ErrStale, one for another registry with
+// ErrOtherRegistry, and one with a Refusal before anything is done. An empty plan makes no version. When ctx ends, nothing
+// was changed, or Apply goes on to the end and returns no error.
 // The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted.
 //
 // Customers, projects, sites, devices and parameters are retired rather than deleted; a created one that is there,
-// retired, returns with its id and history.
+// retired, returns with its id and history. A purge deletes, and with a device or parameter its telemetry, which
+// plan.AllowDataLoss must permit.
 func (s *Store) Apply(ctx context.Context, plan *registry.Plan, by Author) (version int64, err error) {
 	if err := cmp.Or(plan.Refusal(), checkText(plan)); err != nil {
 		return 0, fmt.Errorf("applying the plan: %w", err)
@@ -72,13 +85,16 @@ func (s *Store) Apply(ctx context.Context, plan *registry.Plan, by Author) (vers
 		return version, nil
 	case errors.As(err, &stale):
 		return 0, stale
+	case errors.Is(err, ErrOtherRegistry):
+		return 0, ErrOtherRegistry
 	}
 	return 0, fmt.Errorf("applying the plan: %w", s.explain(ctx, plan, err))
 }
 
 func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait time.Duration) (version int64, err error) {
 	committing := false
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	// The commit is never cut short: it would be unknown whether it took place.
+	err = pgx.BeginFunc(context.WithoutCancel(ctx), s.pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true)`,
 			fmt.Sprintf("%dms", wait.Milliseconds()), "nsready apply "+by.String())
 		if err != nil {
@@ -92,8 +108,12 @@ func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait 
 		}
 		// FOR UPDATE waits for changes by other programs that are about to commit, and keeps further ones out.
 		var revision int64
-		if err := tx.QueryRow(ctx, `SELECT revision FROM registry_state FOR UPDATE`).Scan(&revision); err != nil {
+		var id uuid.UUID
+		if err := tx.QueryRow(ctx, `SELECT revision, registry_id FROM registry_state FOR UPDATE`).Scan(&revision, &id); err != nil {
 			return fmt.Errorf("reading the registry's revision: %w", err)
+		}
+		if id != plan.Registry {
+			return ErrOtherRegistry
 		}
 		err = tx.QueryRow(ctx, `SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL`).Scan(&version)
 		if err != nil {
@@ -123,21 +143,34 @@ func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait 
 	return version, err
 }
 
-// execute makes the plan's changes: deletes and releases, children first, then the rest, parents first; all of a kind at once.
+// execute makes the plan's changes: deletes, releases and purges, children first, then the rest, parents first; all of a kind at once.
 func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
-	deletes, releases, puts := map[registry.Kind][]*registry.Change{}, map[registry.Kind][]*registry.Change{}, map[registry.Kind][]*registry.Change{}
+	deletes, releases, purges, puts := changesByKind{}, changesByKind{}, changesByKind{}, changesByKind{}
 	for i := range plan.Changes {
-		c := &plan.Changes[i]
-		list := puts
-		switch c.Action {
+		switch c := &plan.Changes[i]; c.Action {
 		case registry.Delete:
-			list = deletes
+			deletes.add(c)
 		case registry.Release:
-			list = releases
+			releases.add(c)
+		case registry.Purge:
+			purges.add(c)
+		default:
+			puts.add(c)
 		}
-		list[c.Address.Kind] = append(list[c.Address.Kind], c)
+	}
+	report, _ := ctx.Value(progressKey{}).(func(registry.Kind, int))
+	say := func(t *table, changes []*registry.Change) {
+		if len(changes) > 0 && report != nil {
+			report(t.kind, len(changes))
+		}
+	}
+	if len(purges) > 0 {
+		if err := purge(ctx, tx, purges, plan.AllowDataLoss, say); err != nil {
+			return err
+		}
 	}
 	for _, t := range slices.Backward(tables) {
+		say(t, deletes[t.kind])
 		if err := t.remove(ctx, tx, deletes[t.kind]); err != nil {
 			return fmt.Errorf("deleting in table %s: %w", t.name, err)
 		}
@@ -146,6 +179,7 @@ func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
 		}
 	}
 	for _, t := range tables {
+		say(t, puts[t.kind])
 		if err := t.put(ctx, tx, puts[t.kind]); err != nil {
 			return fmt.Errorf("writing table %s: %w", t.name, err)
 		}
@@ -178,6 +212,10 @@ func renameKeys(ctx context.Context, tx pgx.Tx, parameters []*registry.Change) e
 	}
 	return nil
 }
+
+type changesByKind map[registry.Kind][]*registry.Change
+
+func (m changesByKind) add(c *registry.Change) { m[c.Address.Kind] = append(m[c.Address.Kind], c) }
 
 // putParents sets the parents of the customers that put has staged.
 func putParents(ctx context.Context, tx pgx.Tx) error {
@@ -212,7 +250,10 @@ func recordVersion(ctx context.Context, tx pgx.Tx, plan *registry.Plan, by Autho
 		return fmt.Errorf("encoding the plan: %w", err)
 	}
 	description := "nsready apply"
-	if plan.Owner == "" {
+	switch {
+	case slices.ContainsFunc(plan.Changes, func(c registry.Change) bool { return c.Action == registry.Purge }):
+		description = "nsready purge"
+	case plan.Owner == "":
 		description = "nsready import"
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO registry_versions (checksum, description, version, diff_json, author)

@@ -522,6 +522,8 @@ func estate(t testing.TB, addresses string) *registry.Snapshot {
 			objects = append(objects, &registry.Device{Addr: a, Type: "meter", State: "active", ExternalID: external})
 		case registry.KindParameter:
 			objects = append(objects, &registry.Parameter{Addr: a, Name: a.Name(), Type: registry.TypeFloat, OnViolation: registry.Flag})
+		case registry.KindThreshold:
+			objects = append(objects, &registry.Threshold{Addr: a, Severity: "warning"})
 		default:
 			t.Fatalf("unexpected %s", a)
 		}

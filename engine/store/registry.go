@@ -49,7 +49,7 @@ func (s *Store) LoadRegistry(ctx context.Context) (*registry.Snapshot, error) {
 		return nil, fmt.Errorf("loading the registry: %w", s.schemaError(ctx, err))
 	}
 	snapshot := registry.NewSnapshot(l.objects)
-	snapshot.Version, snapshot.Revision = l.version, l.revision
+	snapshot.Registry, snapshot.Version, snapshot.Revision = l.id, l.version, l.revision
 	return snapshot, nil
 }
 
@@ -58,6 +58,7 @@ type loader struct {
 	ctx  context.Context
 	conn *pgconn.PgConn
 
+	id                uuid.UUID
 	version, revision int64
 	objects           []registry.Object
 	customers         map[uuid.UUID]registry.Address
@@ -185,8 +186,8 @@ func (l *loader) loadState() error {
 	l.customers, l.projects = map[uuid.UUID]registry.Address{}, map[uuid.UUID]registry.Address{}
 	l.sites, l.parameters = map[uuid.UUID]*site{}, map[string]registry.Address{}
 	l.names, l.lists = map[string]string{}, map[string][]string{}
-	return l.each(`SELECT revision, (SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL)
-		FROM registry_state`, func(r row) { l.revision, l.version = r.int64(0), r.int64(1) })
+	return l.each(`SELECT revision, (SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL), registry_id
+		FROM registry_state`, func(r row) { l.revision, l.version, l.id = r.int64(0), r.int64(1), r.uuid(2) })
 }
 
 func (l *loader) loadCustomers() error {
