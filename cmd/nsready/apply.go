@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,20 +23,22 @@ type applyView struct {
 
 func runApply(ctx context.Context, s *streams, args []string) error {
 	f := newFlags(s, "apply [flags]", `
-Make the registry match the declaration: show the plan, ask, and execute it in one transaction. It is refused when the
-registry has changed since the plan was made. What is no longer declared is retired: its history stays.
+Make the registry match the declaration: show the plan, ask, and execute it in one transaction. The registry is locked
+meanwhile for others who would write it, and the plan is refused when it has changed all the same. What is no longer declared is retired: its history stays.
 Without a terminal, and with -json, nobody can be asked, and -auto-approve is required.
 
 Example:
   nsready apply -auto-approve -config estates/north`)
 	var t target
 	t.register(f)
+	var locks locking
+	locks.register(f)
 	asJSON := f.Bool("json", false, "print the plan and its outcome as JSON")
 	approved := f.Bool("auto-approve", false, "do not ask")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	err := func() error {
+	err := func() (err error) {
 		declared, err := loadConfig(s, t.config, *asJSON)
 		if err != nil {
 			return err
@@ -45,7 +48,17 @@ Example:
 			return err
 		}
 		defer db.Close()
-		current, ready, err := loadRegistry(ctx, db)
+		// The lock comes first: what is shown is what is applied. Without tables there is nothing to lock.
+		working, lock, err := locks.take(ctx, s, &t, db, "apply")
+		ready := !errors.Is(err, store.ErrNoSchema)
+		if ready {
+			if err != nil {
+				return err
+			}
+			defer func() { err = lock.end(ctx, err) }()
+			ctx = working
+		}
+		current, _, err := loadRegistry(ctx, db)
 		if err != nil {
 			return err
 		}
@@ -72,12 +85,21 @@ Example:
 				if err := db.Migrate(ctx); err != nil {
 					return err
 				}
-				if current, err = db.LoadRegistry(ctx); err != nil {
+				working, lock, err = locks.take(ctx, s, &t, db, "apply")
+				if err != nil {
 					return err
 				}
+				defer func() { err = lock.end(ctx, err) }()
+				if current, err = db.LoadRegistry(working); err != nil {
+					return err
+				}
+				if current.Version > 0 {
+					return &store.ErrStale{Version: current.Version, Revision: current.Revision}
+				}
 				a.planView = viewPlan(registry.Diff(current, declared))
+				ctx = working
 			}
-			if a.Version, err = db.Apply(ctx, a.Plan, author()); err != nil {
+			if a.Version, err = lock.Apply(ctx, a.Plan, author()); err != nil {
 				return err
 			}
 			a.Applied = true

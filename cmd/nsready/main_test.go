@@ -192,6 +192,12 @@ type session struct {
 
 func startSession(t *testing.T, env ...string) *session {
 	t.Helper()
+	return startApply(t, storetest.Database(t), nil, env...)
+}
+
+// startApply starts nsready apply with flags, of smallEstate to the database at url.
+func startApply(t *testing.T, url string, args []string, env ...string) *session {
+	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -201,10 +207,10 @@ func startSession(t *testing.T, env ...string) *session {
 		t.Fatal(err)
 	}
 	master, slave := terminal(t)
-	s := &session{Cmd: exec.Command(program, "apply"), master: master}
+	s := &session{Cmd: exec.Command(program, append([]string{"apply"}, args...)...), master: master}
 	s.Args[0] = "nsready"
 	s.Dir = dir
-	s.Env = append(os.Environ(), append([]string{"DATABASE_URL=" + storetest.Database(t), "TERM=xterm", "NO_COLOR="}, env...)...)
+	s.Env = append(os.Environ(), append([]string{"DATABASE_URL=" + url, "TERM=xterm", "NO_COLOR="}, env...)...)
 	s.Stdin, s.Stdout, s.Stderr = slave, slave, slave
 	if err := s.Start(); err != nil {
 		t.Fatal(err)

@@ -677,28 +677,6 @@ func waitFor(t testing.TB, done func() bool) {
 	}
 }
 
-func TestApplyNamesTheLockHolder(t *testing.T) {
-	s := migrated(t)
-	ctx := testContext(t)
-	tx, err := s.pool.Begin(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tx.Rollback(ctx)
-	if _, err := tx.Exec(ctx, `SELECT set_config('application_name', 'nsready apply sam@office', true), pg_advisory_xact_lock($1)`, lockApply); err != nil {
-		t.Fatal(err)
-	}
-	plan := registry.Diff(load(t, s), estate(t, mill))
-	_, err = s.apply(ctx, plan, author, 50*time.Millisecond)
-	if !errors.Is(err, errLocked) {
-		t.Fatalf("got %v, want errLocked", err)
-	}
-	err = s.explain(ctx, plan, err)
-	if err == nil || !strings.Contains(err.Error(), "another apply holds the lock, waited 10s: sam@office (server process") {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestApplyErrors(t *testing.T) {
 	const devices = mill + "device.acme/mill/north/press-01=X "
 	for _, test := range []struct {
