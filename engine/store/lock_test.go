@@ -14,7 +14,9 @@ import (
 	"github.com/nsready/nsready/engine/registry"
 )
 
-func locking(who string) Locking { return Locking{Holder: Holder{Operation: "apply", Who: who, PID: 7}} }
+func locking(who string) Locking {
+	return Locking{Holder: Holder{Operation: "apply", Who: who, PID: 7}}
+}
 
 func take(t *testing.T, s *Store, l Locking) *Lock {
 	t.Helper()
