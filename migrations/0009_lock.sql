@@ -7,6 +7,7 @@ CREATE TABLE registry_lock (
     who        text NOT NULL,          -- user@host
     job        text NOT NULL,          -- URL of the CI job, '' for none
     pid        integer NOT NULL,       -- on that host
+    machine    text NOT NULL DEFAULT '', -- where that pid means something: boot and pid namespace; '' for nowhere
     version    text NOT NULL,          -- of the program
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     renewed_at timestamptz NOT NULL DEFAULT clock_timestamp(),

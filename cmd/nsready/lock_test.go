@@ -95,15 +95,34 @@ func TestTheLockOfAKilledApplyEndsByItself(t *testing.T) {
 	if ask[bool](t, url, `SELECT `+free) {
 		t.Fatal("the lock ended while its holder asks")
 	}
+	machine := ask[string](t, url, `UPDATE registry_lock SET machine = '' RETURNING (SELECT machine FROM registry_lock)`) // another one
+	if machine == "" {
+		t.Error("the lock does not tell of which machine it is")
+	}
 	if err := killed.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	killed.Wait() // its exit code says that it was killed
 	stdout, stderr, code = nsready(t, url, "apply", "-auto-approve", "-lock-timeout", "1m")
-	if code != 0 || !strings.Contains(stdout, "Apply complete!") {
+	if code != 0 || !strings.Contains(stdout, "Apply complete!") || !strings.Contains(stderr, "Waiting") {
 		t.Errorf("the next apply exits with %d: %s%s", code, stdout, stderr)
 	}
 	if !ask[bool](t, url, `SELECT `+free) {
 		t.Error("an apply that is done keeps the lock")
+	}
+}
+
+func TestNobodyWaitsForAProcessThatIsGone(t *testing.T) {
+	url := migrated(t)
+	killed := startApply(t, url, nil)
+	killed.until(t, "Enter a value: ")
+	if err := killed.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed.Wait() // its exit code says that it was killed
+	stdout, stderr, code := nsready(t, url, "apply", "-auto-approve", "-lock-timeout", "0s")
+	if code != 0 || !strings.Contains(stdout, "Apply complete!") {
+		t.Errorf("the next apply exits with %d: %s%s", code, stdout, stderr)
 	}
 }
 

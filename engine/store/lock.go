@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,6 +42,27 @@ type LockInfo struct {
 
 	Age  time.Duration `json:"-"` // when it was looked at
 	Left time.Duration `json:"-"` // until it expires, unless it is renewed
+
+	machine string
+}
+
+// machine names the space of process ids that this process is in: no other machine, start of it or container has the same.
+// It is "" where that cannot be told.
+func machine() string {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	space, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(boot)) + " " + space
+}
+
+// dead reports whether the holder certainly is: it was a process of this machine, and there is none of its id.
+func (l *LockInfo) dead() bool {
+	return l.machine != "" && l.machine == machine() && l.PID > 0 && errors.Is(syscall.Kill(l.PID, 0), syscall.ESRCH)
 }
 
 // LockedError says that somebody else holds the lock.
@@ -69,7 +92,7 @@ type Locking struct {
 }
 
 // Lock is the right to write what is declared: nobody else has it at the same time. It lasts for a lease, by the database's
-// clock, and Keep renews it, so that a holder that died keeps nobody waiting for longer. What is written checks it in the
+// clock, and Keep renews it, so that a holder that died keeps nobody waiting for longer, and on its own machine not at all. What is written checks it in the
 // same transaction, so that a holder that slept through its lease writes nothing.
 type Lock struct {
 	store *Store
@@ -88,14 +111,14 @@ func (s *Store) Lock(ctx context.Context, want Locking) (*Lock, error) {
 	start, told := time.Now(), false
 	for {
 		// The row is taken over when it has expired; otherwise nothing is returned.
-		const take = `INSERT INTO registry_lock AS l (id, operation, who, job, pid, version, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + $7)
-			ON CONFLICT (single) DO UPDATE SET (id, operation, who, job, pid, version, created_at, renewed_at, expires_at)
-				= (excluded.id, excluded.operation, excluded.who, excluded.job, excluded.pid, excluded.version,
-				   clock_timestamp(), clock_timestamp(), clock_timestamp() + $7)
+		const take = `INSERT INTO registry_lock AS l (id, operation, who, job, pid, version, machine, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8)
+			ON CONFLICT (single) DO UPDATE SET (id, operation, who, job, pid, version, machine, created_at, renewed_at, expires_at)
+				= (excluded.id, excluded.operation, excluded.who, excluded.job, excluded.pid, excluded.version, excluded.machine,
+				   clock_timestamp(), clock_timestamp(), clock_timestamp() + $8)
 			WHERE l.expires_at <= clock_timestamp()`
 		l.id = uuid.New()
-		tag, err := s.pool.Exec(ctx, take, l.id, want.Operation, want.Who, want.Job, want.PID, want.Version, want.Lease)
+		tag, err := s.pool.Exec(ctx, take, l.id, want.Operation, want.Who, want.Job, want.PID, want.Version, machine(), want.Lease)
 		if err != nil {
 			return nil, fmt.Errorf("locking the registry: %w", s.schemaError(ctx, err))
 		}
@@ -108,6 +131,11 @@ func (s *Store) Lock(ctx context.Context, want Locking) (*Lock, error) {
 		}
 		if held == nil {
 			continue // released just now
+		}
+		if held.dead() {
+			if _, err := s.ForceUnlock(ctx, held.ID); err == nil {
+				continue
+			}
 		}
 		waited := time.Since(start)
 		if waited >= want.Wait {
@@ -195,11 +223,11 @@ func (l *Lock) Apply(ctx context.Context, plan *registry.Plan, by Author) (versi
 	return l.store.applyUnder(ctx, l, plan, by)
 }
 
-const lockColumns = `id, operation, who, job, pid, version, created_at, renewed_at, expires_at,
+const lockColumns = `id, operation, who, job, pid, version, machine, created_at, renewed_at, expires_at,
 	clock_timestamp() - created_at, expires_at - clock_timestamp()`
 
 func scanLock(row pgx.Row) (l LockInfo, err error) {
-	err = row.Scan(&l.ID, &l.Operation, &l.Who, &l.Job, &l.PID, &l.Version, &l.Created, &l.Renewed, &l.Expires, &l.Age, &l.Left)
+	err = row.Scan(&l.ID, &l.Operation, &l.Who, &l.Job, &l.PID, &l.Version, &l.machine, &l.Created, &l.Renewed, &l.Expires, &l.Age, &l.Left)
 	return l, err
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	osexec "os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +17,7 @@ import (
 )
 
 func locking(who string) Locking {
-	return Locking{Holder: Holder{Operation: "apply", Who: who, PID: 7}}
+	return Locking{Holder: Holder{Operation: "apply", Who: who, PID: os.Getpid()}}
 }
 
 func take(t *testing.T, s *Store, l Locking) *Lock {
@@ -75,6 +77,37 @@ func TestLockOfADeadHolderEndsByItself(t *testing.T) {
 	}
 }
 
+// A holder of this machine whose process is gone is not waited for. One of another machine, or with another boot, is.
+func TestLockOfADeadProcess(t *testing.T) {
+	s := migrated(t)
+	gone := ended(t)
+	l := locking("pat@press-pc")
+	l.PID = gone
+	take(t, s, l)
+	exec(t, s, `UPDATE registry_lock SET machine = machine || '0'`)
+	var locked *LockedError
+	if _, err := s.Lock(testContext(t), locking("sam@office")); !errors.As(err, &locked) {
+		t.Fatalf("of another machine: %v, want a LockedError", err)
+	}
+	exec(t, s, `UPDATE registry_lock SET machine = ''`)
+	if _, err := s.Lock(testContext(t), locking("sam@office")); !errors.As(err, &locked) {
+		t.Fatalf("of an unknown machine: %v, want a LockedError", err)
+	}
+	exec(t, s, `DELETE FROM registry_lock`)
+	take(t, s, l)
+	take(t, s, locking("sam@office"))
+}
+
+// ended returns the id of a process that has ended.
+func ended(t *testing.T) int {
+	t.Helper()
+	cmd := osexec.Command("true")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid
+}
+
 func TestLockSaysWhomItWaitsFor(t *testing.T) {
 	s := migrated(t)
 	pat := take(t, s, locking("pat@press-pc"))
@@ -92,7 +125,7 @@ func TestLockSaysWhomItWaitsFor(t *testing.T) {
 	}
 	next.Wait, next.Waiting = time.Second, nil
 	_, err := s.Lock(testContext(t), next)
-	if err == nil || !strings.HasPrefix(err.Error(), "the registry is locked, waited 1s for it: sam@office, process 7, has held it for ") {
+	if err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("the registry is locked, waited 1s for it: sam@office, process %d, has held it for ", os.Getpid())) {
 		t.Errorf("when the wait is over: %v", err)
 	}
 	ctx, cancel := context.WithCancel(testContext(t))
