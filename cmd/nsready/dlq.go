@@ -42,8 +42,6 @@ type dlqFlags struct {
 
 func newDLQFlags(s *streams, usage, help string) *dlqFlags {
 	f := &dlqFlags{flags: newFlags(s, "dlq "+usage, help)}
-	name, _, _ := strings.Cut(usage, " ")
-	f.Init("dlq "+name, f.ErrorHandling())
 	f.target.registerDatabase(f.flags)
 	f.BoolVar(&f.json, "json", false, "print the outcome as JSON")
 	return f

@@ -51,6 +51,7 @@ var commands = []command{
 	{"ledger", "show what became of every acknowledged event", runLedger},
 	{"dlq", "list, show, replay and purge dead letters", runDLQ},
 	{"explain", "explain the code of an error, finding or refusal", runExplain},
+	{"ci", "print a pipeline for GitHub or GitLab", runCI},
 	{"version", "print the version of this program", runVersion},
 }
 
@@ -59,11 +60,11 @@ var groups = []struct {
 	title string
 	names []string
 }{
-	{"Declare what exists", []string{"validate", "fmt", "plan", "apply"}},
+	{"Declare what exists", []string{"validate", "lint", "test", "fmt", "plan", "apply", "export", "import"}},
 	{"Run the service", []string{"up", "serve"}},
 	{"Look", []string{"health", "ledger", "lock", "load"}},
 	{"Recover", []string{"dlq", "force-unlock"}},
-	{"This program", []string{"ci", "completion", "version"}},
+	{"This program", []string{"explain", "ci", "completion", "version"}},
 }
 
 // streams are what a command reads from and writes to: results to stdout, everything else to stderr.
@@ -214,14 +215,25 @@ func printHelp(w io.Writer) {
 // flags is the command line of one command. Flags may stand before and after other arguments.
 type flags struct {
 	*flag.FlagSet
-	help    func()
-	inspect *inspection
+	usage, about string
+	help         func()
+	inspect      *inspection
+}
+
+// commandName is the words of a usage that name the command: "dlq show" of "dlq show [flags] ID".
+func commandName(usage string) string {
+	words := strings.Fields(usage)
+	for i, w := range words {
+		if strings.Trim(w, "abcdefghijklmnopqrstuvwxyz-") != "" {
+			return strings.Join(words[:i], " ")
+		}
+	}
+	return usage
 }
 
 // newFlags begins the command line of a command. usage is what follows "nsready"; help ends with an example.
 func newFlags(s *streams, usage, help string) *flags {
-	name, _, _ := strings.Cut(usage, " ")
-	f := &flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError), inspect: s.inspect}
+	f := &flags{FlagSet: flag.NewFlagSet(commandName(usage), flag.ContinueOnError), usage: usage, about: help, inspect: s.inspect}
 	f.SetOutput(io.Discard)
 	f.Usage = func() {} // would be called for mistakes too
 	f.help = func() {
