@@ -27,8 +27,9 @@ type applyView struct {
 
 func runApply(ctx context.Context, s *streams, args []string) error {
 	f := newFlags(s, "apply [flags] [FILE]", `
-Make the registry match the declaration: show the plan, ask, and execute it in one transaction. It is refused when the
-registry has changed since the plan was made. What is no longer declared is retired: its history stays.
+Make the registry match the declaration: show the plan, ask, and execute it in one transaction. The registry is locked
+meanwhile for others who would write it, and the plan is refused when it has changed all the same. What is no longer declared
+is retired: its history stays.
 Without a terminal, and with -json or -input=false, nobody is asked, and -auto-approve is required.
 A FILE that 'nsready plan -out FILE' saved is executed as it is, without a question. -fail-on and -max-destroy
 hold for it too; the latter is that of the plan, unless it is given here.
@@ -38,13 +39,14 @@ Example:
   nsready apply -auto-approve -config estates/north`)
 	var p planner
 	p.register(f)
+	p.locks.register(f)
 	var ask approval
 	ask.register(f)
 	rest, err := f.parse(args, 1)
 	if err != nil {
 		return err
 	}
-	err = func() error {
+	err = func() (err error) {
 		if err := p.check(); err != nil {
 			return err
 		}
@@ -60,7 +62,17 @@ Example:
 			return err
 		}
 		defer db.Close()
-		plan, report, ready, err := p.plan(ctx, s, db, declared)
+		// The lock comes first: what is shown is what is applied. Without tables there is nothing to lock.
+		working, lock, err := p.locks.take(ctx, s, &p.target, db, "apply")
+		ready := !errors.Is(err, store.ErrNoSchema)
+		if ready {
+			if err != nil {
+				return err
+			}
+			defer func() { err = lock.end(ctx, err) }()
+			ctx = working
+		}
+		plan, report, err := p.plan(ctx, s, db, declared)
 		if err != nil {
 			return err
 		}
@@ -80,12 +92,20 @@ Example:
 			if err := db.Migrate(ctx); err != nil {
 				return err
 			}
-			if plan, _, _, err = p.plan(ctx, s, db, declared); err != nil {
+			if working, lock, err = p.locks.take(ctx, s, &p.target, db, "apply"); err != nil {
 				return err
+			}
+			defer func() { err = lock.end(ctx, err) }()
+			ctx = working
+			if plan, _, err = p.plan(ctx, s, db, declared); err != nil {
+				return err
+			}
+			if plan.BaseVersion > 0 {
+				return &store.ErrStale{Version: plan.BaseVersion, Revision: plan.BaseRevision}
 			}
 			a.planView = viewPlan(plan)
 		}
-		return p.execute(ctx, s, db, &a)
+		return p.execute(ctx, s, lock, &a)
 	}()
 	if p.json {
 		return reportJSON(s.stdout, err)
@@ -94,7 +114,7 @@ Example:
 }
 
 // applySaved executes a saved plan.
-func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name string) error {
+func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name string) (err error) {
 	var problem error
 	f.Visit(func(set *flag.Flag) {
 		if set.Name == "config" || set.Name == "target" {
@@ -121,12 +141,23 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 	if done, err := p.begin(s, &a); done || err != nil {
 		return err
 	}
+	working, lock, err := p.locks.take(ctx, s, &p.target, db, "apply")
+	if errors.Is(err, store.ErrNoSchema) && saved.Plan.Registry == uuid.Nil {
+		if err = db.Migrate(ctx); err == nil {
+			working, lock, err = p.locks.take(ctx, s, &p.target, db, "apply")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = lock.end(ctx, err) }()
+	ctx = working
 	if saved.Plan.Registry == uuid.Nil {
-		if err := p.firstPlan(ctx, db, saved.Plan, name); err != nil {
+		if err := firstPlan(ctx, db, saved.Plan, name); err != nil {
 			return err
 		}
 	}
-	err = p.execute(ctx, s, db, &a)
+	err = p.execute(ctx, s, lock, &a)
 	var stale *store.ErrStale
 	switch {
 	case errors.As(err, &stale):
@@ -139,13 +170,8 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 }
 
 // firstPlan readies a plan that was made for a database without tables: for this one, when there is nothing in it.
-func (p *planner) firstPlan(ctx context.Context, db *store.Store, plan *registry.Plan, name string) error {
-	current, ready, err := loadRegistry(ctx, db)
-	if err == nil && !ready {
-		if err = db.Migrate(ctx); err == nil {
-			current, err = db.LoadRegistry(ctx)
-		}
-	}
+func firstPlan(ctx context.Context, db *store.Store, plan *registry.Plan, name string) error {
+	current, err := db.LoadRegistry(ctx)
 	if err != nil {
 		return err
 	}
@@ -180,9 +206,9 @@ func (p *planner) begin(s *streams, a *applyView) (done bool, err error) {
 }
 
 // execute applies a plan and reports the outcome.
-func (p *planner) execute(ctx context.Context, s *streams, db *store.Store, a *applyView) error {
+func (p *planner) execute(ctx context.Context, s *streams, lock *held, a *applyView) error {
 	progress := s.progress("Waiting for other changes of the registry")
-	version, err := db.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
+	version, err := lock.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
 		progress.now("Applying " + counted(kind, n))
 	}), a.Plan, author())
 	progress.stop()

@@ -192,7 +192,13 @@ type session struct {
 
 func startSession(t *testing.T, env ...string) *session {
 	t.Helper()
-	return startSessionOf(t, storetest.Database(t), []string{"apply"}, env...)
+	return startApply(t, storetest.Database(t), nil, env...)
+}
+
+// startApply starts nsready apply with flags, of smallEstate to the database at url.
+func startApply(t *testing.T, url string, args []string, env ...string) *session {
+	t.Helper()
+	return startSessionOf(t, url, append([]string{"apply"}, args...), env...)
 }
 
 // startSessionOf runs a command on a terminal.

@@ -68,7 +68,7 @@ Example:
 			return err
 		}
 		defer db.Close()
-		plan, report, _, err := p.plan(ctx, s, db, declared)
+		plan, report, err := p.plan(ctx, s, db, declared)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ type planner struct {
 	failOn     conditions
 	maxDestroy destroyLimit
 	look       impactOptions
+	locks      locking // of apply
 	expand     bool
 	json       bool
 }
@@ -46,31 +47,31 @@ func (p *planner) check() error {
 	return p.look.check()
 }
 
-// plan compares a declaration with the registry, and says what the changes do to data. ready is false when the database has
-// no tables yet. What the declaration says of the registry and is not so is an error.
-func (p *planner) plan(ctx context.Context, s *streams, db *store.Store, declared *registry.Snapshot) (plan *registry.Plan, report *impact.Report, ready bool, err error) {
+// plan compares a declaration with the registry, and says what the changes do to data. What the declaration says of the
+// registry and is not so is an error.
+func (p *planner) plan(ctx context.Context, s *streams, db *store.Store, declared *registry.Snapshot) (plan *registry.Plan, report *impact.Report, err error) {
 	progress := s.progress("Reading the registry")
 	defer progress.stop()
-	current, ready, err := loadRegistry(ctx, db)
+	current, _, err := loadRegistry(ctx, db)
 	if err != nil {
-		return nil, nil, false, err
+		return nil, nil, err
 	}
 	plan = registry.Diff(current, declared)
 	if err := problems(plan); err != nil {
-		return nil, nil, false, err
+		return nil, nil, err
 	}
 	if len(p.only) > 0 {
 		if err := checkAddresses("-target", p.only, declared, current); err != nil {
-			return nil, nil, false, err
+			return nil, nil, err
 		}
 		plan = plan.Target(p.only)
 	}
 	progress.now("Looking at the data")
 	if report, err = p.look.assess(ctx, &p.target, db, current, plan); err != nil {
-		return nil, nil, false, err
+		return nil, nil, err
 	}
 	plan.DataLoss = report != nil && report.DataLoss
-	return plan, report, ready, nil
+	return plan, report, nil
 }
 
 // checkAddresses refuses addresses that none of the snapshots has.

@@ -44,6 +44,8 @@ Example:
 	asJSON := f.Bool("json", false, "print JSON")
 	var ask approval
 	ask.register(f)
+	var locks locking
+	locks.register(f)
 	rest, err := f.parse(args, -1)
 	if err != nil {
 		return err
@@ -57,12 +59,18 @@ Example:
 	if len(addresses) == 0 {
 		return errors.New("purge what? Name retired objects: nsready purge ADDRESS...")
 	}
-	err = func() error {
+	err = func() (err error) {
 		db, err := t.open(ctx)
 		if err != nil {
 			return err
 		}
 		defer db.Close()
+		working, lock, err := locks.take(ctx, s, &t, db, "purge")
+		if err != nil {
+			return err
+		}
+		defer func() { err = lock.end(ctx, err) }()
+		ctx = working
 		v, err := planPurge(ctx, s, db, addresses, allowed)
 		if err != nil {
 			return err
@@ -86,7 +94,7 @@ Example:
 			return err
 		}
 		progress := s.progress("Waiting for other changes of the registry")
-		v.Version, err = db.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
+		v.Version, err = lock.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
 			progress.now("Purging " + counted(kind, n))
 		}), v.Plan, author())
 		progress.stop()

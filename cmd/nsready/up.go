@@ -310,6 +310,15 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 		m.say("%s: no changes, %s", m.options.config, declared)
 		return nil
 	}
+	// Whoever holds the lock lost this database when it was last stopped, and could renew it only now.
+	if held, err := s.LockStatus(ctx); err != nil {
+		return err
+	} else if held != nil {
+		if _, err := s.ForceUnlock(ctx, held.ID); err != nil {
+			return err
+		}
+		m.say("released the registry's lock, which %s held before the database was stopped", clean(held.Who))
+	}
 	version, err := s.Apply(ctx, plan, author())
 	if err != nil {
 		return err

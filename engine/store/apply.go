@@ -21,9 +21,8 @@ import (
 )
 
 const (
-	lockApply     = 0x6e737261 // serialises applies: "nsra"
-	applyWait     = 10 * time.Second
-	applyAttempts = 3 // when a change by another program and ours lock each other out
+	applyWait     = 10 * time.Second // for whoever else writes the registry
+	applyAttempts = 3                // when a change by another program and ours lock each other out
 
 	recordedChanges = 10_000 // of a plan, in registry_versions.diff_json
 )
@@ -60,8 +59,8 @@ func WithProgress(ctx context.Context, report func(kind registry.Kind, objects i
 	return context.WithValue(ctx, progressKey{}, report)
 }
 
-// Apply executes a plan in one transaction and returns the registry's version after it. It waits up to ten seconds for
-// another apply to end; a plan that is stale by then is refused with an *ErrStale, one for another registry with
+// Apply executes a plan in one transaction and returns the registry's version after it. It takes the registry's lock, for
+// which it waits up to ten seconds; a plan that is stale by then is refused with an *ErrStale, one for another registry with
 // ErrOtherRegistry, and one with a Refusal before anything is done. An empty plan makes no version. When ctx ends, nothing
 // was changed, or Apply goes on to the end and returns no error.
 // The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted.
@@ -70,11 +69,25 @@ func WithProgress(ctx context.Context, report func(kind registry.Kind, objects i
 // retired, returns with its id and history. A purge deletes, and with a device or parameter its telemetry, which
 // plan.AllowDataLoss must permit.
 func (s *Store) Apply(ctx context.Context, plan *registry.Plan, by Author) (version int64, err error) {
+	lock, err := s.Lock(ctx, Locking{Holder: holder("apply", by.String()), Wait: applyWait})
+	if err != nil {
+		return 0, fmt.Errorf("applying the plan: %w", err)
+	}
+	version, err = lock.Apply(ctx, plan, by)
+	if e := lock.Release(ctx); err == nil && e != nil {
+		return version, fmt.Errorf("the plan was applied: %w", e)
+	} else if e != nil {
+		return 0, errors.Join(err, e)
+	}
+	return version, err
+}
+
+func (s *Store) applyUnder(ctx context.Context, lock *Lock, plan *registry.Plan, by Author) (version int64, err error) {
 	if err := cmp.Or(plan.Refusal(), checkText(plan)); err != nil {
 		return 0, fmt.Errorf("applying the plan: %w", err)
 	}
 	for attempt := 1; ; attempt++ {
-		version, err = s.apply(ctx, plan, by, applyWait)
+		version, err = s.apply(ctx, lock, plan, by)
 		if code(err) != deadlockDetected || attempt == applyAttempts {
 			break
 		}
@@ -91,20 +104,17 @@ func (s *Store) Apply(ctx context.Context, plan *registry.Plan, by Author) (vers
 	return 0, fmt.Errorf("applying the plan: %w", s.explain(ctx, plan, err))
 }
 
-func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait time.Duration) (version int64, err error) {
+func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by Author) (version int64, err error) {
 	committing := false
 	// The commit is never cut short: it would be unknown whether it took place.
 	err = pgx.BeginFunc(context.WithoutCancel(ctx), s.pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true)`,
-			fmt.Sprintf("%dms", wait.Milliseconds()), "nsready apply "+by.String())
+			fmt.Sprintf("%dms", applyWait.Milliseconds()), "nsready apply "+by.String())
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, lockApply); err != nil {
-			if code(err) == lockNotAvailable {
-				return errLocked
-			}
-			return fmt.Errorf("waiting for another apply: %w", err)
+		if err := lock.check(ctx, tx); err != nil {
+			return err
 		}
 		// FOR UPDATE waits for changes by other programs that are about to commit, and keeps further ones out.
 		var revision int64
@@ -134,6 +144,9 @@ func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait 
 			return err
 		}
 		failpoint.Hit("store.plan-recorded")
+		if err := lock.seal(ctx, tx); err != nil {
+			return err
+		}
 		committing = true
 		return nil
 	})
@@ -284,35 +297,10 @@ func checkText(plan *registry.Plan) error {
 	return nil
 }
 
-var errLocked = errors.New("another apply holds the lock")
-
-// lockError says who kept the lock.
-func (s *Store) lockError(ctx context.Context, waited time.Duration) error {
-	const holder = `SELECT a.pid, coalesce(a.application_name, ''), coalesce(date_trunc('second', clock_timestamp() - a.xact_start)::text, '')
-		FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-		WHERE l.locktype = 'advisory' AND l.granted AND (l.classid, l.objid, l.objsubid) = (0, $1, 1)
-		  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
-	var pid int32
-	var name, age string
-	if err := s.pool.QueryRow(ctx, holder, uint32(lockApply)).Scan(&pid, &name, &age); err != nil {
-		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("another apply held the lock for %s and has just ended; run it again", waited)
-		}
-		return fmt.Errorf("another apply holds the lock, waited %s; who it is could not be found out: %w", waited, err)
-	}
-	by := strings.TrimPrefix(name, "nsready apply ")
-	if by == "" {
-		by = "an unnamed program"
-	}
-	return fmt.Errorf("another apply holds the lock, waited %s: %s (server process %d, for %s)", waited, by, pid, age)
-}
-
 // explain turns what the database says of an apply that it rolled back into what its user can act on.
 func (s *Store) explain(ctx context.Context, plan *registry.Plan, err error) error {
 	var refused *pgconn.PgError
 	switch {
-	case errors.Is(err, errLocked):
-		return s.lockError(ctx, applyWait)
 	case errors.As(err, &refused):
 		if refused.ConstraintName == "devices_external_id_key" {
 			if text, e := s.findExternalIDs(ctx, plan); e != nil {

@@ -124,18 +124,3 @@ func (s *Store) PurgeLetters(ctx context.Context, f LetterFilter, limit int64) (
 	}
 	return tag.RowsAffected(), nil
 }
-
-// schemaError turns the lack of a table into ErrNoSchema when the database was never migrated, and otherwise says how it is migrated.
-func (s *Store) schemaError(ctx context.Context, err error) error {
-	if c := code(err); c != undefinedTable && c != undefinedColumn {
-		return err
-	}
-	var exists bool
-	if e := s.pool.QueryRow(ctx, `SELECT to_regclass('schema_migrations') IS NOT NULL`).Scan(&exists); e != nil {
-		return err
-	}
-	if !exists {
-		return ErrNoSchema
-	}
-	return fmt.Errorf("the database's tables are those of an older nsready; this one's 'nsready up' and 'nsready serve' bring them up to date when they start: %w", err)
-}
