@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/user"
 	"strings"
 
 	"github.com/google/uuid"
@@ -38,6 +37,7 @@ Example:
   nsready apply -auto-approve -config estates/north`)
 	var p planner
 	p.register(f)
+	p.why.register(f)
 	var ask approval
 	ask.register(f)
 	rest, err := f.parse(args, 1)
@@ -60,17 +60,20 @@ Example:
 			return err
 		}
 		defer db.Close()
-		plan, report, ready, err := p.plan(ctx, s, db, declared)
+		v, ready, err := p.plan(ctx, s, db, declared)
 		if err != nil {
 			return err
 		}
-		a := applyView{planView: viewPlan(plan), Version: plan.BaseVersion}
-		a.Impact = report
+		a := applyView{planView: v, Version: v.BaseVersion}
+		by := p.why.of(p.config)
 		if done, err := p.begin(s, &a); done || err != nil {
 			return err
 		}
-		if plan.Empty() {
-			return p.end(s, &a)
+		if v.Empty() {
+			if !v.unsettled {
+				return p.end(s, &a)
+			}
+			return p.execute(ctx, s, db, &a, by) // what was done by hand, and is declared, is recorded
 		}
 		if err := ask.approve(ctx, s, "apply", args, a.Summary.question(), p.json); err != nil {
 			return err
@@ -80,12 +83,11 @@ Example:
 			if err := db.Migrate(ctx); err != nil {
 				return err
 			}
-			if plan, _, _, err = p.plan(ctx, s, db, declared); err != nil {
+			if a.planView, _, err = p.plan(ctx, s, db, declared); err != nil {
 				return err
 			}
-			a.planView = viewPlan(plan)
 		}
-		return p.execute(ctx, s, db, &a)
+		return p.execute(ctx, s, db, &a, by)
 	}()
 	if p.json {
 		return reportJSON(s.stdout, err)
@@ -126,7 +128,7 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 			return err
 		}
 	}
-	err = p.execute(ctx, s, db, &a)
+	err = p.execute(ctx, s, db, &a, p.why.of("")) // of which commit the plan was made is not known here
 	var stale *store.ErrStale
 	switch {
 	case errors.As(err, &stale):
@@ -180,11 +182,11 @@ func (p *planner) begin(s *streams, a *applyView) (done bool, err error) {
 }
 
 // execute applies a plan and reports the outcome.
-func (p *planner) execute(ctx context.Context, s *streams, db *store.Store, a *applyView) error {
+func (p *planner) execute(ctx context.Context, s *streams, db *store.Store, a *applyView, by store.Author) error {
 	progress := s.progress("Waiting for other changes of the registry")
 	version, err := db.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
 		progress.now("Applying " + counted(kind, n))
-	}), a.Plan, author())
+	}), a.Plan, by)
 	progress.stop()
 	if err != nil {
 		return err
@@ -200,6 +202,8 @@ func (p *planner) end(s *streams, a *applyView) (err error) {
 		err = writeJSON(s.stdout, a)
 	case a.Applied:
 		_, err = fmt.Fprintf(s.stdout, "\nApply complete! Resources: %s.\nRegistry version %d.\n", a.Summary.done(), a.Version)
+	case a.Version != a.BaseVersion:
+		_, err = fmt.Fprintf(s.stdout, "\nRegistry version %d records the registry as it is.\n", a.Version)
 	}
 	return err
 }
@@ -291,16 +295,4 @@ func shellQuote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// author is who runs this program, as far as the system tells.
-func author() store.Author {
-	a := store.Author{User: "unknown", Host: "unknown"}
-	if u, err := user.Current(); err == nil {
-		a.User = u.Username
-	}
-	if host, err := os.Hostname(); err == nil {
-		a.Host = host
-	}
-	return a
 }

@@ -306,13 +306,14 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 	if err := plan.Refusal(); err != nil {
 		return err
 	}
+	var why occasion
+	version, err := s.Apply(ctx, plan, why.of(m.options.config)) // of an empty plan there may be something to record
+	if err != nil {
+		return err
+	}
 	if plan.Empty() {
 		m.say("%s: no changes, %s", m.options.config, declared)
 		return nil
-	}
-	version, err := s.Apply(ctx, plan, author())
-	if err != nil {
-		return err
 	}
 	m.say("%s: %s, registry version %d", m.options.config, viewPlan(plan).Summary.done(), version)
 	return nil

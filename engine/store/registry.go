@@ -28,28 +28,34 @@ var ErrNoSchema = errors.New("the database has no registry yet")
 // Rows written by other programs are read leniently: what cannot be understood takes its default.
 // A database without tables yields ErrNoSchema.
 func (s *Store) LoadRegistry(ctx context.Context) (*registry.Snapshot, error) {
-	var l loader
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		l.ctx, l.conn = ctx, tx.Conn().PgConn()
-		for _, step := range []struct {
-			table string
-			load  func() error
-		}{
-			{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
-			{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
-			{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits},
-		} {
-			if err := step.load(); err != nil {
-				return fmt.Errorf("table %s: %w", step.table, err)
-			}
-		}
-		return nil
+	var snapshot *registry.Snapshot
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+		snapshot, err = loadRegistry(ctx, tx)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("loading the registry: %w", s.schemaError(ctx, err))
 	}
+	return snapshot, nil
+}
+
+// loadRegistry reads the registry as a transaction sees it.
+func loadRegistry(ctx context.Context, tx pgx.Tx) (*registry.Snapshot, error) {
+	l := loader{ctx: ctx, conn: tx.Conn().PgConn()}
+	for _, step := range []struct {
+		table string
+		load  func() error
+	}{
+		{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
+		{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
+		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits},
+	} {
+		if err := step.load(); err != nil {
+			return nil, fmt.Errorf("table %s: %w", step.table, err)
+		}
+	}
 	snapshot := registry.NewSnapshot(l.objects)
-	snapshot.Registry, snapshot.Version, snapshot.Revision = l.id, l.version, l.revision
+	snapshot.Registry, snapshot.Version, snapshot.Revision, snapshot.AppliedRevision = l.id, l.version, l.revision, l.applied
 	return snapshot, nil
 }
 
@@ -58,15 +64,16 @@ type loader struct {
 	ctx  context.Context
 	conn *pgconn.PgConn
 
-	id                uuid.UUID
-	version, revision int64
-	objects           []registry.Object
-	customers         map[uuid.UUID]registry.Address
-	projects          map[uuid.UUID]registry.Address
-	sites             map[uuid.UUID]*site
-	parameters        map[string]registry.Address // by key
-	names             map[string]string           // few values in many rows: types, states, units
-	lists             map[string][]string         // parameters of devices, by their binary form
+	id                         uuid.UUID
+	version, revision, applied int64
+
+	objects    []registry.Object
+	customers  map[uuid.UUID]registry.Address
+	projects   map[uuid.UUID]registry.Address
+	sites      map[uuid.UUID]*site
+	parameters map[string]registry.Address // by key
+	names      map[string]string           // few values in many rows: types, states, units
+	lists      map[string][]string         // parameters of devices, by their binary form
 }
 
 type site struct {
@@ -86,18 +93,20 @@ func (r row) bool(i int) bool   { return len(r[i]) == 1 && r[i][0] != 0 }
 func (r row) int32(i int) int32 { return int32(binary.BigEndian.Uint32(r[i])) }
 func (r row) int64(i int) int64 { return int64(binary.BigEndian.Uint64(r[i])) }
 func (r row) text(i int) string { return string(r[i]) }
-func (r row) float(i int) float64 {
-	if r[i] == nil {
-		return 0
-	}
-	return math.Float64frombits(binary.BigEndian.Uint64(r[i]))
-}
 
+// float takes a null for 0, and what is no finite number, too.
+func (r row) float(i int) float64 { return r.bound(i).Value }
+
+// bound takes a null, and what is no finite number, for none.
 func (r row) bound(i int) registry.Bound {
 	if r[i] == nil {
 		return registry.Bound{}
 	}
-	return registry.BoundOf(r.float(i))
+	v := math.Float64frombits(binary.BigEndian.Uint64(r[i]))
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return registry.Bound{}
+	}
+	return registry.BoundOf(v)
 }
 
 func (r row) count(i int) int64 {
@@ -186,8 +195,11 @@ func (l *loader) loadState() error {
 	l.customers, l.projects = map[uuid.UUID]registry.Address{}, map[uuid.UUID]registry.Address{}
 	l.sites, l.parameters = map[uuid.UUID]*site{}, map[string]registry.Address{}
 	l.names, l.lists = map[string]string{}, map[string][]string{}
-	return l.each(`SELECT revision, (SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL), registry_id
-		FROM registry_state`, func(r row) { l.revision, l.version, l.id = r.int64(0), r.int64(1), r.uuid(2) })
+	return l.each(`SELECT s.revision, coalesce(v.version, 0)::bigint, coalesce(c.settled, 0), s.registry_id FROM registry_state s
+		LEFT JOIN (SELECT id, version FROM registry_versions
+			WHERE project_id IS NULL AND version IS NOT NULL ORDER BY version DESC LIMIT 1) v ON true
+		LEFT JOIN registry_changes c ON c.version_id = v.id`,
+		func(r row) { l.revision, l.version, l.applied, l.id = r.int64(0), r.int64(1), r.int64(2), r.uuid(3) })
 }
 
 func (l *loader) loadCustomers() error {
