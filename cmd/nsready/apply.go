@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/user"
 	"strings"
 
 	"github.com/google/uuid"
@@ -40,6 +39,7 @@ Example:
 	var p planner
 	p.register(f)
 	p.locks.register(f)
+	p.why.register(f)
 	var ask approval
 	ask.register(f)
 	rest, err := f.parse(args, 1)
@@ -72,17 +72,20 @@ Example:
 			defer func() { err = lock.end(ctx, err) }()
 			ctx = working
 		}
-		plan, report, err := p.plan(ctx, s, db, declared)
+		v, err := p.plan(ctx, s, db, declared)
 		if err != nil {
 			return err
 		}
-		a := applyView{planView: viewPlan(plan), Version: plan.BaseVersion}
-		a.Impact = report
+		a := applyView{planView: v, Version: v.BaseVersion}
+		by := p.why.of(p.config)
 		if done, err := p.begin(s, &a); done || err != nil {
 			return err
 		}
-		if plan.Empty() {
-			return p.end(s, &a)
+		if v.Empty() {
+			if !v.unsettled {
+				return p.end(s, &a)
+			}
+			return p.execute(ctx, s, lock, &a, by) // what was done by hand, and is declared, is recorded
 		}
 		if err := ask.approve(ctx, s, "apply", args, a.Summary.question(), p.json); err != nil {
 			return err
@@ -97,15 +100,14 @@ Example:
 			}
 			defer func() { err = lock.end(ctx, err) }()
 			ctx = working
-			if plan, _, err = p.plan(ctx, s, db, declared); err != nil {
+			if a.planView, err = p.plan(ctx, s, db, declared); err != nil {
 				return err
 			}
-			if plan.BaseVersion > 0 {
-				return &store.ErrStale{Version: plan.BaseVersion, Revision: plan.BaseRevision}
+			if a.BaseVersion > 0 {
+				return &store.ErrStale{Version: a.BaseVersion, Revision: a.BaseRevision}
 			}
-			a.planView = viewPlan(plan)
 		}
-		return p.execute(ctx, s, lock, &a)
+		return p.execute(ctx, s, lock, &a, by)
 	}()
 	if p.json {
 		return reportJSON(s.stdout, err)
@@ -157,7 +159,7 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 			return err
 		}
 	}
-	err = p.execute(ctx, s, lock, &a)
+	err = p.execute(ctx, s, lock, &a, p.why.of("")) // of which commit the plan was made is not known here
 	var stale *store.ErrStale
 	switch {
 	case errors.As(err, &stale):
@@ -206,11 +208,11 @@ func (p *planner) begin(s *streams, a *applyView) (done bool, err error) {
 }
 
 // execute applies a plan and reports the outcome.
-func (p *planner) execute(ctx context.Context, s *streams, lock *held, a *applyView) error {
+func (p *planner) execute(ctx context.Context, s *streams, lock *held, a *applyView, by store.Author) error {
 	progress := s.progress("Waiting for other changes of the registry")
 	version, err := lock.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
 		progress.now("Applying " + counted(kind, n))
-	}), a.Plan, author())
+	}), a.Plan, by)
 	progress.stop()
 	if err != nil {
 		return err
@@ -226,6 +228,8 @@ func (p *planner) end(s *streams, a *applyView) (err error) {
 		err = writeJSON(s.stdout, a)
 	case a.Applied:
 		_, err = fmt.Fprintf(s.stdout, "\nApply complete! Resources: %s.\nRegistry version %d.\n", a.Summary.done(), a.Version)
+	case a.Version != a.BaseVersion:
+		_, err = fmt.Fprintf(s.stdout, "\nRegistry version %d records the registry as it is.\n", a.Version)
 	}
 	return err
 }
@@ -317,16 +321,4 @@ func shellQuote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// author is who runs this program, as far as the system tells.
-func author() store.Author {
-	a := store.Author{User: "unknown", Host: "unknown"}
-	if u, err := user.Current(); err == nil {
-		a.User = u.Username
-	}
-	if host, err := os.Hostname(); err == nil {
-		a.Host = host
-	}
-	return a
 }

@@ -41,7 +41,11 @@ var commands = []command{
 	{"apply", "make the registry match the declaration", runApply},
 	{"export", "write the registry as a declaration or as CSV", runExport},
 	{"import", "create what a CSV file of the original platform has", runImport},
-	{"show", "show a saved plan", runShow},
+	{"drift", "show what was changed in the registry by hand", runDrift},
+	{"history", "list the versions of the registry", runHistory},
+	{"show", "show what a version of the registry changed, or a saved plan", runShow},
+	{"diff", "show what differs between two versions of the registry", runDiff},
+	{"rollback", "make the registry again what a version declared", runRollback},
 	{"purge", "remove retired objects for good", runPurge},
 	{"lock", "show who is writing the registry", runLock},
 	{"force-unlock", "release the registry's lock, whoever holds it", runForceUnlock},
@@ -63,8 +67,8 @@ var groups = []struct {
 }{
 	{"Declare what exists", []string{"validate", "lint", "test", "fmt", "plan", "show", "apply", "export", "import"}},
 	{"Run the service", []string{"up", "serve"}},
-	{"Look", []string{"health", "ledger", "lock", "load"}},
-	{"Recover", []string{"dlq", "purge", "force-unlock"}},
+	{"Look", []string{"drift", "history", "diff", "health", "ledger", "lock", "load"}},
+	{"Recover", []string{"rollback", "purge", "dlq", "force-unlock"}},
 	{"This program", []string{"explain", "ci", "completion", "version"}},
 }
 

@@ -68,13 +68,11 @@ Example:
 			return err
 		}
 		defer db.Close()
-		plan, report, err := p.plan(ctx, s, db, declared)
+		v, err := p.plan(ctx, s, db, declared)
 		if err != nil {
 			return err
 		}
-		v := viewPlan(plan)
-		v.Impact = report
-		refused := p.judge(plan)
+		refused := p.judge(v.Plan)
 		unlimited := p.maxDestroy.text == "" && slices.ContainsFunc(refused, func(r veto) bool { return r.condition == "max-destroy" })
 		if unlimited { // what is usual binds apply alone
 			refused = refused[:len(refused)-1]
@@ -82,7 +80,7 @@ Example:
 		v.FailedOn = failedOn(refused)
 		if *out != "" {
 			saved := &registry.SavedPlan{
-				Plan: plan, Tool: thisBuild().Version, MaxDestroy: p.maxDestroy.text, Author: author().String(), Created: time.Now().UTC().Truncate(time.Second),
+				Plan: v.Plan, Tool: thisBuild().Version, MaxDestroy: p.maxDestroy.text, Author: author().String(), Created: time.Now().UTC().Truncate(time.Second),
 			}
 			if err := savePlan(*out, saved); err != nil {
 				return err

@@ -12,7 +12,6 @@ import (
 
 	"github.com/agext/levenshtein"
 
-	"github.com/nsready/nsready/engine/impact"
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
 )
@@ -24,7 +23,8 @@ type planner struct {
 	failOn     conditions
 	maxDestroy destroyLimit
 	look       impactOptions
-	locks      locking // of apply
+	locks      locking  // of apply
+	why        occasion // of apply and rollback
 	expand     bool
 	json       bool
 }
@@ -32,6 +32,11 @@ type planner struct {
 func (p *planner) register(f *flags) {
 	p.target.register(f)
 	f.Var(&p.only, "target", "`ADDRESS` of an object, such as site.acme/mill/north: plan it, everything below it, and what these need, and\nnothing else; may be given several times")
+	p.registerLimits(f)
+}
+
+// registerLimits registers what any plan has, wherever it comes from.
+func (p *planner) registerLimits(f *flags) {
 	f.Var(&p.failOn, "fail-on", "`CONDITIONS`, separated by commas, on which to exit with 2 and change nothing: "+listed(conditionNames))
 	f.Var(&p.maxDestroy, "max-destroy", "the most objects to destroy: a `NUMBER`, or a percentage of the managed ones, such as 20%\n(default 10, or 5% where that is more)")
 	p.look.register(f)
@@ -47,31 +52,45 @@ func (p *planner) check() error {
 	return p.look.check()
 }
 
-// plan compares a declaration with the registry, and says what the changes do to data. What the declaration says of the
-// registry and is not so is an error.
-func (p *planner) plan(ctx context.Context, s *streams, db *store.Store, declared *registry.Snapshot) (plan *registry.Plan, report *impact.Report, err error) {
+// plan compares a declaration with the registry, and says what the changes do to data and what was changed by hand. What the
+// declaration says of the registry and is not so is an error.
+func (p *planner) plan(ctx context.Context, s *streams, db *store.Store, declared *registry.Snapshot) (v planView, err error) {
 	progress := s.progress("Reading the registry")
 	defer progress.stop()
 	current, _, err := loadRegistry(ctx, db)
 	if err != nil {
-		return nil, nil, err
+		return v, err
 	}
-	plan = registry.Diff(current, declared)
+	return p.compare(ctx, db, current, declared, progress)
+}
+
+// compare plans the way from the registry to a declaration.
+func (p *planner) compare(ctx context.Context, db *store.Store, current, declared *registry.Snapshot, progress *progress) (v planView, err error) {
+	plan := registry.Diff(current, declared)
 	if err := problems(plan); err != nil {
-		return nil, nil, err
+		return v, err
 	}
+	drift, err := attribute(ctx, db, current, plan)
+	if err != nil {
+		return v, err
+	}
+	plan.Drift = len(drift)
 	if len(p.only) > 0 {
 		if err := checkAddresses("-target", p.only, declared, current); err != nil {
-			return nil, nil, err
+			return v, err
 		}
 		plan = plan.Target(p.only)
 	}
 	progress.now("Looking at the data")
-	if report, err = p.look.assess(ctx, &p.target, db, current, plan); err != nil {
-		return nil, nil, err
+	report, err := p.look.assess(ctx, &p.target, db, current, plan)
+	if err != nil {
+		return v, err
 	}
 	plan.DataLoss = report != nil && report.DataLoss
-	return plan, report, nil
+	v = viewPlan(plan)
+	v.Impact, v.ByHand = report, drift
+	v.unsettled = plan.Targets == nil && current.Version > 0 && current.AppliedRevision != current.Revision
+	return v, nil
 }
 
 // checkAddresses refuses addresses that none of the snapshots has.

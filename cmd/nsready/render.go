@@ -22,6 +22,9 @@ type planView struct {
 	Impact   *impact.Report `json:"impact,omitempty"`    // nil when no change concerns data
 	FailedOn []string       `json:"failed_on,omitempty"` // the conditions that forbid it
 	Saved    *savedView     `json:"saved_plan,omitempty"`
+	ByHand   []driftEntry   `json:"changed_by_hand,omitempty"` // since the last apply
+
+	unsettled bool // an apply may have something to record though the plan is empty
 }
 
 // summary counts the changes of a plan.
@@ -67,10 +70,24 @@ func viewPlan(plan *registry.Plan) planView {
 	return v
 }
 
+// changedByHand returns the drift without new objects that nobody manages: the plan lists them, or takes them over.
+func (v planView) changedByHand() (list []driftEntry) {
+	for _, d := range v.ByHand {
+		if d.Kind != registry.CreatedByHand || registry.OwnerOf(d.Object) != "" {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
 // printPlan writes a plan for people. Without expand it shows changes that are alike together.
 func printPlan(w io.Writer, v planView, expand bool) error {
 	paint := painter(w)
 	var out bytes.Buffer
+	if drift := v.changedByHand(); len(drift) > 0 {
+		printDriftEntries(&out, paint, drift, maxDrift)
+		out.WriteByte('\n')
+	}
 	switch {
 	case v.Empty() && v.Refusal() != nil:
 		fmt.Fprintln(&out, "No changes that could be made.")
@@ -147,7 +164,7 @@ const maxListed = 20
 type likeness struct {
 	action               registry.Action
 	kind                 registry.Kind
-	parent, from, reason string // from is the parent of where a moved object was
+	parent, from, remark string // from is the parent of where a moved object was
 	fields               string // their names
 }
 
@@ -156,7 +173,7 @@ func likenessOf(c *registry.Change) likeness {
 	if goes(c) {
 		return l
 	}
-	l.parent, l.reason = c.Address.ParentPath(), c.Reason
+	l.parent, l.remark = c.Address.ParentPath(), remark(c)
 	if c.From != nil {
 		l.from = c.From.ParentPath()
 	}
@@ -223,10 +240,7 @@ var colors = map[registry.Action]color{
 func printAlike(out *bytes.Buffer, paint func(color, string) string, group []*registry.Change) {
 	first := group[0]
 	fmt.Fprintf(out, "  %s %s like %s …", paint(colors[first.Action], string(rune(first.Action))), counted(first.Address.Kind, len(group)), place(first))
-	if first.Reason != "" {
-		fmt.Fprintf(out, " (%s)", clean(first.Reason))
-	}
-	out.WriteByte('\n')
+	fmt.Fprintf(out, "%s\n", remark(first))
 	for i, f := range first.Fields {
 		rest := ""
 		for _, c := range group {
@@ -241,13 +255,23 @@ func printAlike(out *bytes.Buffer, paint func(color, string) string, group []*re
 
 func printChange(out *bytes.Buffer, paint func(color, string) string, c *registry.Change) {
 	fmt.Fprintf(out, "  %s %s", paint(colors[c.Action], string(rune(c.Action))), place(c))
-	if c.Reason != "" {
-		fmt.Fprintf(out, " (%s)", clean(c.Reason))
-	}
-	out.WriteByte('\n')
+	fmt.Fprintf(out, "%s\n", remark(c))
 	for _, f := range c.Fields {
 		printField(out, c.Action, f, "")
 	}
+}
+
+// remark is what there is to say of a change beside what it does.
+func remark(c *registry.Change) string {
+	switch {
+	case c.Reason != "":
+		return " (" + clean(c.Reason) + ")"
+	case c.Cause == registry.ByHand:
+		return " (undoes a change by hand)"
+	case c.Cause == registry.ByBoth:
+		return " (undoes a change by hand, too)"
+	}
+	return ""
 }
 
 // place is where an object is, or where it goes.

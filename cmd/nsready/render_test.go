@@ -13,6 +13,7 @@ import (
 
 	"github.com/nsready/nsready/engine/impact"
 	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/store"
 )
 
 func TestPrintPlan(t *testing.T) {
@@ -89,7 +90,7 @@ func TestPlanJSONSchema(t *testing.T) {
 						{Action: registry.Delete, Address: device},
 						{Action: registry.Purge, Address: device, Reason: "has 3 rows of telemetry"},
 						{Action: registry.Move, Address: device, From: &registry.Address{Kind: registry.KindDevice, Path: "acme/mill/south/press-01"}},
-						{Action: registry.Update, Address: site, Fields: []registry.FieldChange{{Name: "location", Before: `{"city":"Köln"}`, After: `{"city":"<Pune>"}`}}},
+						{Action: registry.Update, Address: site, Cause: registry.ByBoth, Fields: []registry.FieldChange{{Name: "location", Before: `{"city":"Köln"}`, After: `{"city":"<Pune>"}`}}},
 						{Action: registry.Create, Address: device, Fields: []registry.FieldChange{{Name: "type", After: "meter"}}},
 					},
 					Unmanaged: []registry.Address{device}, Foreign: map[string]int{"utilities": 7},
@@ -97,6 +98,10 @@ func TestPlanJSONSchema(t *testing.T) {
 				},
 				summary{Import: 0, Move: 1, Add: 1, Change: 1, Destroy: 2}, nil, []string{"destroy", "max-destroy"},
 				&savedView{"estate.plan", "v1.2.3", "pat@press-pc", time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)},
+				[]driftEntry{{
+					Drifted: registry.Drifted{Kind: registry.EditedByHand, Address: device, Fields: []registry.FieldChange{{Name: "type", Before: "meter", After: "sensor"}}},
+					By:      &store.Touch{At: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Who: "raj", Via: "psql from 10.0.0.7", Op: "update"},
+				}}, false,
 			}, true, 13,
 		}, []storedRows{{device, 3}},
 	}

@@ -7,12 +7,18 @@ import (
 	"time"
 )
 
-func runShow(_ context.Context, s *streams, args []string) error {
-	f := newFlags(s, "show [flags] FILE", `
-Show a plan that 'nsready plan -out FILE' saved: who made it, when, and what it would change.
+func runShow(ctx context.Context, s *streams, args []string) error {
+	f := newFlags(s, "show [flags] REV|FILE", `
+Show a version of the registry, by its number: who applied it, when, and what it changed, or with -state all that it declared;
+'nsready history' lists the versions. Or show a plan that 'nsready plan -out FILE' saved: who made it, when, and what it would
+change. A file whose name is a number is ./12.
 
 Example:
+  nsready show -state 12
   nsready show -expand estate.plan`)
+	var t target
+	t.registerDatabase(f)
+	state := f.Bool("state", false, "show the whole state of a version, not its changes")
 	asJSON := f.Bool("json", false, "print JSON")
 	expand := f.Bool("expand", false, "show every change, also when many are alike")
 	rest, err := f.parse(args, 1)
@@ -20,9 +26,13 @@ Example:
 		return err
 	}
 	if len(rest) == 0 {
-		return errors.New("show what? Name a saved plan: nsready show FILE")
+		return errors.New("show what? Name a version or a saved plan: nsready show REV, or nsready show FILE")
 	}
-	err = showPlan(s, rest[0], *asJSON, *expand)
+	if version, ok := parseVersion(rest[0]); ok {
+		err = t.showVersion(ctx, s, version, *state, *expand, *asJSON)
+	} else {
+		err = showPlan(s, rest[0], *asJSON, *expand)
+	}
 	if *asJSON {
 		return reportJSON(s.stdout, err)
 	}

@@ -306,10 +306,6 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 	if err := plan.Refusal(); err != nil {
 		return err
 	}
-	if plan.Empty() {
-		m.say("%s: no changes, %s", m.options.config, declared)
-		return nil
-	}
 	// Whoever holds the lock lost this database when it was last stopped, and could renew it only now.
 	if held, err := s.LockStatus(ctx); err != nil {
 		return err
@@ -319,9 +315,14 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 		}
 		m.say("released the registry's lock, which %s held before the database was stopped", clean(held.Who))
 	}
-	version, err := s.Apply(ctx, plan, author())
+	var why occasion
+	version, err := s.Apply(ctx, plan, why.of(m.options.config)) // of an empty plan there may be something to record
 	if err != nil {
 		return err
+	}
+	if plan.Empty() {
+		m.say("%s: no changes, %s", m.options.config, declared)
+		return nil
 	}
 	m.say("%s: %s, registry version %d", m.options.config, viewPlan(plan).Summary.done(), version)
 	return nil

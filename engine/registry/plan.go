@@ -47,6 +47,7 @@ type Change struct {
 	From    *Address      `json:"from,omitempty"` // where a moved or imported object is, when that is elsewhere
 	Fields  []FieldChange `json:"fields,omitempty"`
 	Reason  string        `json:"reason,omitempty"` // for people; Apply never reads it
+	Cause   Cause         `json:"cause,omitempty"`  // "" when it is not known what the last apply left behind
 
 	// Before is nil for a plain create. It is at Address, but at From when there is one, and where a Delete, Release or Purge
 	// finds it. An update below a moved object has it as the move leaves it.

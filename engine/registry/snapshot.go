@@ -19,6 +19,10 @@ type Snapshot struct {
 	Version  int64 // of the last apply; 0 for a declaration, or when nothing was applied yet
 	Revision int64 // counts every change to the registry, by whatever means; 0 for a declaration
 
+	// AppliedRevision is the Revision up to which applies know of all changes: when it is equal, nothing was changed by hand
+	// since the last one. It is 0 when that is not known.
+	AppliedRevision int64
+
 	Customers  []*Customer
 	Projects   []*Project
 	Sites      []*Site

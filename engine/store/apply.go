@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -33,10 +32,31 @@ const (
 	lockNotAvailable = "55P03"
 )
 
-// Author is who applies a plan.
-type Author struct{ User, Host string }
+// Author is who applies a plan, and what else the registry's history says of the apply; all of it may be "".
+type Author struct {
+	User, Host string
+	Commit     string // of the declaration's repository, in hex
+	Message    string // what for
+	Tool       string // version of the program
+}
 
-func (a Author) String() string { return a.User + "@" + a.Host }
+// String returns USER@HOST, or USER when there is no host.
+func (a Author) String() string {
+	if a.Host == "" {
+		return a.User
+	}
+	return a.User + "@" + a.Host
+}
+
+// check finds what PostgreSQL cannot store.
+func (a Author) check() error {
+	for _, text := range []string{a.User, a.Host, a.Commit, a.Message, a.Tool} {
+		if strings.IndexByte(text, 0) >= 0 || !utf8.ValidString(text) {
+			return fmt.Errorf("the author, the message or the commit, %q, holds a NUL character or is not UTF-8, which the database cannot store", text)
+		}
+	}
+	return nil
+}
 
 // ErrStale refuses a plan because the registry is no longer what the plan was made from.
 type ErrStale struct {
@@ -61,9 +81,11 @@ func WithProgress(ctx context.Context, report func(kind registry.Kind, objects i
 
 // Apply executes a plan in one transaction and returns the registry's version after it. It takes the registry's lock, for
 // which it waits up to ten seconds; a plan that is stale by then is refused with an *ErrStale, one for another registry with
-// ErrOtherRegistry, and one with a Refusal before anything is done. An empty plan makes no version. When ctx ends, nothing
+// ErrOtherRegistry, and one with a Refusal before anything is done. An empty plan makes no version, unless what is
+// declared was made by hand since the last one: then the new version says so. When ctx ends, nothing
 // was changed, or Apply goes on to the end and returns no error.
-// The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted.
+// The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted;
+// all are in registry_changes.
 //
 // Customers, projects, sites, devices and parameters are retired rather than deleted; a created one that is there,
 // retired, returns with its id and history. A purge deletes, and with a device or parameter its telemetry, which
@@ -83,7 +105,7 @@ func (s *Store) Apply(ctx context.Context, plan *registry.Plan, by Author) (vers
 }
 
 func (s *Store) applyUnder(ctx context.Context, lock *Lock, plan *registry.Plan, by Author) (version int64, err error) {
-	if err := cmp.Or(plan.Refusal(), checkText(plan)); err != nil {
+	if err := cmp.Or(plan.Refusal(), by.check(), checkText(plan)); err != nil {
 		return 0, fmt.Errorf("applying the plan: %w", err)
 	}
 	for attempt := 1; ; attempt++ {
@@ -108,7 +130,7 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 	committing := false
 	// The commit is never cut short: it would be unknown whether it took place.
 	err = pgx.BeginFunc(context.WithoutCancel(ctx), s.pool, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true)`,
+		_, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true), set_config('nsready.apply', 'on', true)`,
 			fmt.Sprintf("%dms", applyWait.Milliseconds()), "nsready apply "+by.String())
 		if err != nil {
 			return err
@@ -125,23 +147,24 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 		if id != plan.Registry {
 			return ErrOtherRegistry
 		}
-		err = tx.QueryRow(ctx, `SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL`).Scan(&version)
+		last, err := readLastVersion(ctx, tx)
 		if err != nil {
 			return fmt.Errorf("reading the registry's version: %w", err)
 		}
-		if revision != plan.BaseRevision || version != plan.BaseVersion {
+		if version = last.version; revision != plan.BaseRevision || version != plan.BaseVersion {
 			return &ErrStale{BaseVersion: plan.BaseVersion, BaseRevision: plan.BaseRevision, Version: version, Revision: revision}
 		}
-		if plan.Empty() {
+		if plan.Empty() && (version == 0 || revision == last.settled) {
 			return nil
 		}
-		version++
+		recording := record(plan, last, revision)
+		defer recording.encoding.Wait()
 		if err := execute(ctx, tx, plan); err != nil {
 			return err
 		}
 		failpoint.Hit("store.plan-executed")
-		if err := recordVersion(ctx, tx, plan, by, version); err != nil {
-			return err
+		if version, err = recording.finish(ctx, tx, by); err != nil {
+			return fmt.Errorf("recording registry version %d: %w", last.version+1, err)
 		}
 		failpoint.Hit("store.plan-recorded")
 		if err := lock.seal(ctx, tx); err != nil {
@@ -245,36 +268,6 @@ func putParents(ctx context.Context, tx pgx.Tx) error {
 		FROM stage_customers s LEFT JOIN customers p ON p.name = s.parent
 		WHERE c.id = s.id AND c.parent_customer_id IS DISTINCT FROM p.id`)
 	return err
-}
-
-// recordVersion writes the plan down. A jsonb value has a limit, and nobody reads a hundred thousand changes.
-func recordVersion(ctx context.Context, tx pgx.Tx, plan *registry.Plan, by Author, version int64) error {
-	diff := struct {
-		*registry.Plan
-		Omitted int `json:"changes_omitted,omitempty"`
-	}{Plan: plan}
-	if n := len(plan.Changes) - recordedChanges; n > 0 {
-		head := *plan
-		head.Changes = plan.Changes[:recordedChanges]
-		diff.Plan, diff.Omitted = &head, n
-	}
-	text, err := json.Marshal(diff)
-	if err != nil {
-		return fmt.Errorf("encoding the plan: %w", err)
-	}
-	description := "nsready apply"
-	switch {
-	case slices.ContainsFunc(plan.Changes, func(c registry.Change) bool { return c.Action == registry.Purge }):
-		description = "nsready purge"
-	case plan.Owner == "":
-		description = "nsready import"
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO registry_versions (checksum, description, version, diff_json, author)
-		VALUES ($1, $2, $3, $4, $5)`, plan.Checksum, description, version, text, by.String())
-	if err != nil {
-		return fmt.Errorf("recording registry version %d: %w", version, err)
-	}
-	return nil
 }
 
 // nulEscape matches a NUL in JSON text, behind an even number of backslashes.

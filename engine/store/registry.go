@@ -31,32 +31,38 @@ var ErrNoSchema = errors.New("the database has no registry yet")
 // A database without tables yields ErrNoSchema; tables that are not as this program knows them, and rows that belong to
 // nothing, an *UnreadableError.
 func (s *Store) LoadRegistry(ctx context.Context) (*registry.Snapshot, error) {
-	var l loader
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		l.ctx, l.conn = ctx, tx.Conn().PgConn()
-		for _, step := range []struct {
-			table string
-			load  func() error
-		}{
-			{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
-			{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
-			{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits},
-		} {
-			if err := step.load(); err != nil {
-				if unreadable := (*UnreadableError)(nil); errors.As(err, &unreadable) {
-					unreadable.Table = step.table
-					return unreadable
-				}
-				return fmt.Errorf("table %s: %w", step.table, err)
-			}
-		}
-		return nil
+	var snapshot *registry.Snapshot
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+		snapshot, err = loadRegistry(ctx, tx)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("loading the registry: %w", s.schemaError(ctx, err))
 	}
+	return snapshot, nil
+}
+
+// loadRegistry reads the registry as a transaction sees it.
+func loadRegistry(ctx context.Context, tx pgx.Tx) (*registry.Snapshot, error) {
+	l := loader{ctx: ctx, conn: tx.Conn().PgConn()}
+	for _, step := range []struct {
+		table string
+		load  func() error
+	}{
+		{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
+		{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
+		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits},
+	} {
+		if err := step.load(); err != nil {
+			if unreadable := (*UnreadableError)(nil); errors.As(err, &unreadable) {
+				unreadable.Table = step.table
+				return nil, unreadable
+			}
+			return nil, fmt.Errorf("table %s: %w", step.table, err)
+		}
+	}
 	snapshot := registry.NewSnapshot(l.objects)
-	snapshot.Registry, snapshot.Version, snapshot.Revision = l.id, l.version, l.revision
+	snapshot.Registry, snapshot.Version, snapshot.Revision, snapshot.AppliedRevision = l.id, l.version, l.revision, l.applied
 	return snapshot, nil
 }
 
@@ -78,15 +84,16 @@ type loader struct {
 	ctx  context.Context
 	conn *pgconn.PgConn
 
-	id                uuid.UUID
-	version, revision int64
-	objects           []registry.Object
-	customers         map[uuid.UUID]registry.Address
-	projects          map[uuid.UUID]registry.Address
-	sites             map[uuid.UUID]*site
-	parameters        map[string]registry.Address // by key
-	names             map[string]string           // few values in many rows: types, states, units
-	lists             map[string][]string         // parameters of devices, by their binary form
+	id                         uuid.UUID
+	version, revision, applied int64
+
+	objects    []registry.Object
+	customers  map[uuid.UUID]registry.Address
+	projects   map[uuid.UUID]registry.Address
+	sites      map[uuid.UUID]*site
+	parameters map[string]registry.Address // by key
+	names      map[string]string           // few values in many rows: types, states, units
+	lists      map[string][]string         // parameters of devices, by their binary form
 }
 
 type site struct {
@@ -172,18 +179,20 @@ func (r row) bytes(i int) []byte {
 
 func (r row) text(i int) string { return string(r.bytes(i)) }
 
-func (r row) float(i int) float64 {
-	if b := r.column(i, pgtype.Float8OID); b != nil {
-		return math.Float64frombits(binary.BigEndian.Uint64(b))
-	}
-	return 0
-}
+// float takes a null for 0, and what is no finite number, too.
+func (r row) float(i int) float64 { return r.bound(i).Value }
 
+// bound takes a null, and what is no finite number, for none.
 func (r row) bound(i int) registry.Bound {
-	if r.values[i] == nil {
+	b := r.column(i, pgtype.Float8OID)
+	if b == nil {
 		return registry.Bound{}
 	}
-	return registry.BoundOf(r.float(i))
+	v := math.Float64frombits(binary.BigEndian.Uint64(b))
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return registry.Bound{}
+	}
+	return registry.BoundOf(v)
 }
 
 func (r row) count(i int) int64 {
@@ -279,7 +288,13 @@ func (l *loader) loadState() error {
 	l.sites, l.parameters = map[uuid.UUID]*site{}, map[string]registry.Address{}
 	l.names, l.lists = map[string]string{}, map[string][]string{}
 	there := false
-	err := l.each(registryHead, func(r row) { l.revision, l.version, l.id, there = r.int64(0), r.int64(1), r.uuid(2), true })
+	err := l.each(`SELECT s.revision, coalesce(v.version, 0)::bigint, coalesce(c.settled, 0), s.registry_id FROM registry_state s
+		LEFT JOIN (SELECT id, version FROM registry_versions
+			WHERE project_id IS NULL AND version IS NOT NULL ORDER BY version DESC LIMIT 1) v ON true
+		LEFT JOIN registry_changes c ON c.version_id = v.id`,
+		func(r row) {
+			l.revision, l.version, l.applied, l.id, there = r.int64(0), r.int64(1), r.int64(2), r.uuid(3), true
+		})
 	if err == nil && !there {
 		return errNoState()
 	}

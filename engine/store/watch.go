@@ -66,7 +66,7 @@ func (s *Store) WatchRegistry(ctx context.Context, changed func() error) error {
 	}
 }
 
-const registryHead = `SELECT revision, (SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL), registry_id
+const registryHead = `SELECT revision, (SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL)
 	FROM registry_state`
 
 func errNoState() error {
@@ -77,7 +77,7 @@ func errNoState() error {
 // Revision returns the registry's revision, which counts every change to it, and the version of its last apply.
 // A registry that does not tell is an *UnreadableError.
 func (s *Store) Revision(ctx context.Context) (revision, version int64, err error) {
-	err = s.pool.QueryRow(ctx, registryHead).Scan(&revision, &version, nil)
+	err = s.pool.QueryRow(ctx, registryHead).Scan(&revision, &version)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = errNoState()
 	}
