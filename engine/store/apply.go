@@ -91,6 +91,9 @@ func WithProgress(ctx context.Context, report func(kind registry.Kind, objects i
 // retired, returns with its id and history. A purge deletes, and with a device or parameter its telemetry, which
 // plan.AllowDataLoss must permit.
 func (s *Store) Apply(ctx context.Context, plan *registry.Plan, by Author) (version int64, err error) {
+	if err := by.check(); err != nil { // before it names the lock's holder
+		return 0, fmt.Errorf("applying the plan: %w", err)
+	}
 	lock, err := s.Lock(ctx, Locking{Holder: holder("apply", by.String()), Wait: applyWait})
 	if err != nil {
 		return 0, fmt.Errorf("applying the plan: %w", err)
