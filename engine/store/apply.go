@@ -84,6 +84,7 @@ func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait 
 		if err != nil {
 			return err
 		}
+		failpoint.Hit("store.plan-begun")
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, lockApply); err != nil {
 			if code(err) == lockNotAvailable {
 				return errLocked
@@ -105,6 +106,7 @@ func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait 
 		if plan.Empty() {
 			return nil
 		}
+		failpoint.Hit("store.plan-locked")
 		version++
 		if err := execute(ctx, tx, plan); err != nil {
 			return err
@@ -119,6 +121,9 @@ func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait 
 	})
 	if err != nil && committing && code(err) == "" {
 		err = fmt.Errorf("the connection broke during the commit, run plan to see whether the changes were made: %w", err)
+	}
+	if committing && err == nil {
+		failpoint.Hit("store.plan-committed")
 	}
 	return version, err
 }
@@ -144,6 +149,7 @@ func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
 		if err := t.release(ctx, tx, releases[t.kind]); err != nil {
 			return fmt.Errorf("releasing in table %s: %w", t.name, err)
 		}
+		failpoint.Hit("store.plan-table-removed")
 	}
 	for _, t := range tables {
 		if err := t.put(ctx, tx, puts[t.kind]); err != nil {
@@ -154,6 +160,7 @@ func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
 				return fmt.Errorf("writing the parents of customers: %w", err)
 			}
 		}
+		failpoint.Hit("store.plan-table-written")
 	}
 	return renameKeys(ctx, tx, puts[registry.KindParameter])
 }
