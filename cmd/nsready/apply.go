@@ -36,7 +36,7 @@ Example:
 		return err
 	}
 	err := func() error {
-		declared, err := loadConfig(s, t.config, *asJSON)
+		declared, err := loadConfig(s, t.config, *asJSON, t.variables...)
 		if err != nil {
 			return err
 		}

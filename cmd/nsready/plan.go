@@ -17,10 +17,12 @@ import (
 // target says which declaration goes to which database.
 type target struct {
 	config, databaseURL, data string
+	variables                 variables
 }
 
 func (t *target) register(f *flags) {
 	f.StringVar(&t.config, "config", defaultConfig, configUsage)
+	t.variables.register(f)
 	t.registerDatabase(f)
 }
 
@@ -46,7 +48,7 @@ Example:
 		return err
 	}
 	err := func() error {
-		declared, err := loadConfig(s, t.config, *asJSON)
+		declared, err := loadConfig(s, t.config, *asJSON, t.variables...)
 		if err != nil {
 			return err
 		}

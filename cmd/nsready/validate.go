@@ -31,6 +31,8 @@ PATH is a shorter way to say -config PATH. The exit code is 0 when the declarati
 Example:
   nsready validate estates/north`)
 	path := f.String("config", defaultConfig, configUsage)
+	var given variables
+	given.register(f)
 	asJSON := f.Bool("json", false, "print the diagnostics as JSON")
 	rest, err := f.parse(args, 1)
 	if err != nil {
@@ -39,7 +41,7 @@ Example:
 	if len(rest) > 0 {
 		*path = rest[0]
 	}
-	declared, sources, diags := config.Load(*path)
+	declared, sources, diags := config.Load(*path, given...)
 	list := describe(diags, sources)
 	if *asJSON {
 		v := validation{FormatVersion: formatVersion, Valid: !diags.HasErrors(), Diagnostics: list}
@@ -66,8 +68,8 @@ Example:
 }
 
 // loadConfig reads a declaration for a command that goes on with it, and reports what is wrong with it.
-func loadConfig(s *streams, path string, asJSON bool) (*registry.Snapshot, error) {
-	declared, sources, diags := config.Load(path)
+func loadConfig(s *streams, path string, asJSON bool, given ...config.Input) (*registry.Snapshot, error) {
+	declared, sources, diags := config.Load(path, given...)
 	if err := reportDiagnostics(s, diags, sources, asJSON); err != nil {
 		return nil, err
 	}

@@ -15,16 +15,22 @@
 //	}
 //	declaration { … }   moved { … }   import { … }   released { … }
 //
-// A customer, project, site, device or parameter with for_each is declared once for each element of a list, set or
-// object; its name must then be set by the attribute name. In it and in the blocks inside it, each.key (the index or
+// A block that can be repeated, which all but retention and limits can, is declared once for each element of a list, set
+// or object when it has for_each; its name must then be set by the attribute name. In it and in the blocks inside it, each.key (the index or
 // key) and each.value are those of the innermost for_each; the expression of a nested for_each still sees the outer ones.
+// A variable block names a value that is given from outside (see Input), var.NAME.
+//
+// module "mill" { source = "./modules/mill" … } puts what the files of another directory below the declaration's hold at
+// its own place, the top of a file or inside a customer, project or site, for each element of its for_each. Its other
+// attributes are the values of that module's variables. Local values, variables and templates are a module's own, but for
+// the templates that are declared around it, which it can use.
+//
 // What else an expression may contain: literals, text with ${…} and %{ if }, lists, objects, local.NAME, indexing,
 // arithmetic, comparison, conditions, and the functions of this package. Reading a declaration takes bounded time and
 // memory whatever is in it, and touches no file outside its directory.
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -45,9 +51,9 @@ type Sources struct {
 	Files map[string]*hcl.File // by the name that the ranges carry; a file with errors may have no body
 }
 
-// Load reads the declaration at path, a file or a directory with *.hcl files. It reports all it finds wrong at once,
-// ordered by place. The snapshot is nil when there is an error.
-func Load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+// Load reads the declaration at path, a file or a directory with *.hcl files, with values for its variables. It reports
+// all it finds wrong at once, ordered by place. The snapshot is nil when there is an error.
+func Load(path string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	l := newLoader()
 	info, err := os.Stat(path)
 	if err != nil {
@@ -56,8 +62,13 @@ func Load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	dir, names := filepath.Dir(path), []string{path}
 	if info.IsDir() {
 		dir = path
-		if names, err = listFiles(path); err != nil {
+		entries, err := os.ReadDir(path)
+		if err != nil {
 			return l.refuse("Declaration not readable", "%s: %s.", path, reason(err))
+		}
+		names = nil
+		for _, name := range declarations(entries) {
+			names = append(names, filepath.Join(path, name))
 		}
 		if len(names) == 0 {
 			return l.refuse("Declaration not readable", "The directory %s has no file whose name ends in .hcl.", path)
@@ -70,14 +81,29 @@ func Load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	defer root.Close()
 
 	l.env = os.Getenv
+	l.display = func(name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
 	l.read = func(name string) ([]byte, error) {
 		if !filepath.IsLocal(filepath.FromSlash(name)) {
-			return nil, errors.New("the path must be relative and stay below the directory of the declaration")
+			return nil, errNotBelow
 		}
-		return readRegular(root.Stat, root.OpenFile, filepath.FromSlash(name))
+		return readRegular(root.Stat, root.OpenFile, filepath.FromSlash(name), maxDataSize)
+	}
+	l.list = func(name string) ([]string, error) {
+		if !filepath.IsLocal(filepath.FromSlash(name)) {
+			return nil, errNotBelow
+		}
+		info, err := root.Stat(filepath.FromSlash(name))
+		if err == nil && !info.IsDir() { // opening another thing could block
+			err = errors.New("it is no directory")
+		}
+		if err != nil {
+			return nil, err
+		}
+		entries, err := fs.ReadDir(root.FS(), name)
+		return declarations(entries), err
 	}
 	for _, name := range names {
-		src, err := readRegular(os.Stat, os.OpenFile, name)
+		src, err := readRegular(os.Stat, os.OpenFile, name, maxFileSize)
 		if err != nil {
 			l.diags = append(l.diags, &hcl.Diagnostic{
 				Severity: hcl.DiagError, Summary: "Declaration not readable", Detail: fmt.Sprintf("%s: %s.", name, reason(err)),
@@ -87,34 +113,32 @@ func Load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 		}
 		l.add(name, src)
 	}
+	l.given = l.gather(dir, inputs)
 	return l.finish()
 }
 
-// listFiles returns the paths of the *.hcl files in a directory, sorted. Hidden ones don't count.
-func listFiles(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
+var errNotBelow = errors.New("the path must be relative and stay below the directory of the declaration")
+
+// declarations returns the names of the *.hcl files of a directory that declare something, sorted. Hidden ones don't count.
+func declarations(entries []fs.DirEntry) (names []string) {
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) == ".hcl" && !strings.HasPrefix(e.Name(), ".") {
-			names = append(names, filepath.Join(dir, e.Name()))
+		if name := e.Name(); filepath.Ext(name) == ".hcl" && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, autoInputs) {
+			names = append(names, name)
 		}
 	}
-	return names, nil
+	return names
 }
 
 // readRegular reads a file that is neither a directory nor something whose reading could block or never end.
-func readRegular(stat func(string) (fs.FileInfo, error), open func(string, int, fs.FileMode) (*os.File, error), name string) ([]byte, error) {
+func readRegular(stat func(string) (fs.FileInfo, error), open func(string, int, fs.FileMode) (*os.File, error), name string, most int64) ([]byte, error) {
 	check := func(info fs.FileInfo) error {
 		switch {
 		case info.IsDir():
 			return errors.New("it is a directory")
 		case !info.Mode().IsRegular():
 			return errors.New("it is not a regular file")
-		case info.Size() > maxFileSize:
-			return fmt.Errorf("it has %d bytes; a file may have up to %d", info.Size(), maxFileSize)
+		case info.Size() > most:
+			return fmt.Errorf("it has %d bytes; a file may have up to %d", info.Size(), most)
 		}
 		return nil
 	}
@@ -138,7 +162,7 @@ func readRegular(stat func(string) (fs.FileInfo, error), open func(string, int, 
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
 		return nil, err
 	}
@@ -163,21 +187,24 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// parse checks and parses one file, with its line ends normalised.
-func parse(filename string, src []byte) (*hcl.File, hcl.Diagnostics) {
+// parse checks and parses one file, with its line ends normalised. The pieces are not in its body.
+func parse(filename string, src []byte) (*hcl.File, []piece, hcl.Diagnostics) {
 	if strings.HasSuffix(filename, ".json") {
-		return &hcl.File{Bytes: src}, hcl.Diagnostics{{
+		return &hcl.File{Bytes: src}, nil, hcl.Diagnostics{{
 			Severity: hcl.DiagError,
 			Summary:  "JSON syntax",
 			Detail:   "A declaration is written in HCL's own syntax, in a file whose name ends in .hcl. Data in JSON can be read with jsondecode(file(…)).",
 			Subject:  &hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos},
 		}}
 	}
-	if diags := scan(filename, src); diags.HasErrors() {
-		return &hcl.File{Bytes: src}, diags
+	text, pieces, diags := scan(filename, src)
+	if diags.HasErrors() {
+		return &hcl.File{Bytes: text}, nil, diags
 	}
-	if bytes.IndexByte(src, '\r') >= 0 {
-		src = bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n"))
+	file, diags := hclsyntax.ParseConfig(without(text, pieces), filename, hcl.InitialPos)
+	file.Bytes = text
+	if diags.HasErrors() {
+		diags = append(diags, checkPieces(filename, text, pieces)...)
 	}
-	return hclsyntax.ParseConfig(src, filename, hcl.InitialPos)
+	return file, pieces, diags
 }
