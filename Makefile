@@ -35,15 +35,16 @@ fuzz: go postgres ## Fuzz each target for FUZZTIME (30s)
 
 fmt: build ## Format the Go and HCL files
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go')
-	bin/nsready fmt nsready.hcl
+	bin/nsready fmt nsready.hcl testdata
 
-check: build ## Check formatting, go vet, go.mod, the import rules, nsready.hcl
+check: build ## Check formatting, go vet, go.mod, the import rules, nsready.hcl with its tests
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); [ -z "$$unformatted" ] || { echo "make fmt would change:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	$(GO) test -run Import ./engine
-	bin/nsready fmt -check nsready.hcl
-	bin/nsready validate nsready.hcl
+	bin/nsready fmt -check nsready.hcl testdata
+	bin/nsready lint -fail-on=warning nsready.hcl
+	bin/nsready test testdata
 	@if command -v golangci-lint >/dev/null; then set -x; golangci-lint run; else echo "golangci-lint is not installed: left out"; fi
 
 # The version is in the binary when git can be asked, which it refuses in another user's checkout.

@@ -102,6 +102,7 @@ template "energy_meter" {
 
   parameter "power_factor" {
     name            = "Power Factor"
+    unit            = "" # a ratio has none
     min             = -1
     max             = 1
     interval        = "5s"

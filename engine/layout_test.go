@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	// logic
 	"engine/config": {"engine/registry"},
 	"engine/ingest": {"engine/registry", "engine/telemetry"},
+	"engine/sheet":  {"engine/registry"},
 	"engine/worker": {"engine/alert", "engine/failpoint", "engine/registry", "engine/telemetry"},
 	// adapters
 	"engine/postgres": {},
@@ -31,14 +32,17 @@ var mayImport = map[string][]string{
 	"engine/api":      {"engine/ingest", "engine/registry", "engine/telemetry"},
 	"engine/mqtt":     {"engine/ingest", "engine/telemetry"},
 	// assembly
+	"engine/impact": {"engine/alert", "engine/registry", "engine/store", "engine/telemetry"},
 	"engine": {
 		"engine/alert", "engine/api", "engine/failpoint", "engine/ingest", "engine/mqtt", "engine/registry", "engine/store", "engine/stream",
 		"engine/telemetry", "engine/worker",
 	},
+	"engine/trial": {"engine/alert", "engine/config", "engine/ingest", "engine/registry", "engine/telemetry"},
 	// around it
 	"cmd/nsready": {
-		"chaos", "engine", "engine/alert", "engine/api", "engine/config", "engine/ingest", "engine/postgres", "engine/registry",
-		"engine/store", "engine/stream", "engine/telemetry", "engine/worker", "loadgen", "migrations",
+		"chaos", "engine", "engine/alert", "engine/api", "engine/config", "engine/impact", "engine/ingest", "engine/mqtt", "engine/postgres",
+		"engine/registry", "engine/sheet", "engine/store", "engine/stream", "engine/telemetry", "engine/trial", "engine/worker", "loadgen",
+		"migrations",
 	},
 	"loadgen":           {"engine/registry", "engine/telemetry"},
 	"loadgen/bench":     {"engine/config", "engine/registry", "engine/store", "engine/store/storebench", "engine/telemetry", "loadgen"},
@@ -46,8 +50,9 @@ var mayImport = map[string][]string{
 	"chaos":             {"engine/failpoint", "engine/registry", "engine/store", "engine/telemetry", "loadgen"},
 	"migrations":        {},
 	// for tests
-	"engine/store/storetest":  {"engine/postgres"},
-	"engine/store/storebench": {"engine/telemetry"},
+	"engine/registry/registrytest": {"engine/registry"},
+	"engine/store/storetest":       {"engine/postgres"},
+	"engine/store/storebench":      {"engine/telemetry"},
 }
 
 // home says which packages may import a module of others; each is hidden in one place.

@@ -32,10 +32,15 @@ Example:
 	t.register(f)
 	asJSON := f.Bool("json", false, "print the plan and its outcome as JSON")
 	approved := f.Bool("auto-approve", false, "do not ask")
+	var look impactOptions
+	look.register(f)
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
 	err := func() error {
+		if err := look.check(); err != nil {
+			return err
+		}
 		declared, err := loadConfig(s, t.config, *asJSON, t.variables...)
 		if err != nil {
 			return err
@@ -51,6 +56,9 @@ Example:
 		}
 		a := applyView{planView: viewPlan(registry.Diff(current, declared)), Version: current.Version}
 		if err := problems(a.Plan); err != nil {
+			return err
+		}
+		if a.Impact, err = look.assess(ctx, &t, db, current, a.Plan); err != nil {
 			return err
 		}
 		if !*asJSON {

@@ -25,7 +25,8 @@ const formatVersion = "1.0"
 
 // diagnostic is a problem in a declaration, or another error, which then has only a summary.
 type diagnostic struct {
-	Severity string    `json:"severity"` // error or warning
+	Severity string    `json:"severity"`       // error or warning
+	Code     string    `json:"code,omitempty"` // for nsready explain
 	Summary  string    `json:"summary"`
 	Detail   string    `json:"detail,omitempty"`
 	Filename string    `json:"filename,omitempty"`
@@ -48,7 +49,7 @@ type position struct {
 func describe(diags hcl.Diagnostics, sources *config.Sources) []diagnostic {
 	list := make([]diagnostic, 0, len(diags))
 	for _, d := range diags {
-		view := diagnostic{Severity: "error", Summary: d.Summary, Detail: d.Detail}
+		view := diagnostic{Severity: "error", Code: config.Code(d), Summary: d.Summary, Detail: d.Detail}
 		if d.Severity == hcl.DiagWarning {
 			view.Severity = "warning"
 		}
@@ -56,7 +57,7 @@ func describe(diags hcl.Diagnostics, sources *config.Sources) []diagnostic {
 			view.Filename = r.Filename
 			view.Start = &position{r.Start.Line, r.Start.Column, r.Start.Byte}
 			view.End = &position{r.End.Line, r.End.Column, r.End.Byte}
-			if sources != nil && sources.Files[r.Filename] != nil {
+			if sources != nil && sources.Files[r.Filename] != nil && !config.Confidential(d) {
 				file := sources.Files[r.Filename]
 				view.Snippet, view.offset = sourceLine(file.Bytes, r.Start.Byte)
 				if nav, ok := file.Nav.(interface{ ContextString(int) string }); ok {
@@ -95,7 +96,11 @@ func sourceLine(src []byte, offset int) (line string, start int) {
 
 // printDiagnostics writes diagnostics for people, and for editors that know file:line:column.
 func printDiagnostics(w io.Writer, list []diagnostic) error {
-	paint := painter(w)
+	_, err := w.Write(renderDiagnostics(painter(w), list))
+	return err
+}
+
+func renderDiagnostics(paint func(color, string) string, list []diagnostic) []byte {
 	var out bytes.Buffer
 	for i, d := range list {
 		if i > 0 {
@@ -108,6 +113,9 @@ func printDiagnostics(w io.Writer, list []diagnostic) error {
 		if d.Severity == "warning" {
 			tint, title = yellow, "Warning"
 		}
+		if d.Code != "" {
+			title += " " + d.Code
+		}
 		fmt.Fprintf(&out, "%s: %s\n", paint(tint, title), paint(bold, d.Summary))
 		if strings.TrimSpace(d.Snippet) != "" {
 			printSnippet(&out, paint, d, tint)
@@ -116,8 +124,19 @@ func printDiagnostics(w io.Writer, list []diagnostic) error {
 			fmt.Fprintf(&out, "\n%s\n", d.Detail)
 		}
 	}
-	_, err := w.Write(out.Bytes())
-	return err
+	return out.Bytes()
+}
+
+// countSeverities counts errors and warnings.
+func countSeverities(list []diagnostic) (errors, warnings int) {
+	for _, d := range list {
+		if d.Severity == "warning" {
+			warnings++
+		} else {
+			errors++
+		}
+	}
+	return errors, warnings
 }
 
 // printSnippet shows the first line of the place, and marks it below: behind the line's own tabs, two columns for a wide

@@ -69,7 +69,7 @@ func TestPrintDiagnosticsWithoutPlace(t *testing.T) {
 	if err := printDiagnostics(&out, describe(diags, nil)); err != nil {
 		t.Fatal(err)
 	}
-	const want = "Warning: Unused\n\nError: Declaration not readable\n\nx.hcl: it is a directory.\n"
+	const want = "Warning: Unused\n\nError NSC0026: Declaration not readable\n\nx.hcl: it is a directory.\n"
 	if out.String() != want {
 		t.Errorf("got  %q\nwant %q", out.String(), want)
 	}

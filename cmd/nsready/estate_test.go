@@ -14,8 +14,6 @@ import (
 
 	"github.com/nsready/nsready/engine/config"
 	"github.com/nsready/nsready/engine/registry"
-	"github.com/nsready/nsready/engine/store"
-	"github.com/nsready/nsready/engine/store/storetest"
 )
 
 // An estate as a model, which can be written in HCL in many ways.
@@ -359,16 +357,9 @@ func contents(s *registry.Snapshot) (list []string) {
 
 // TestEstatesConverge goes from one random estate to the next: apply, and the registry is what is declared, with nothing
 // left to plan. Each estate is written in HCL twice, plainly and with for_each, templates, modules and several files,
-// which must declare the same.
+// which must declare the same, as the export of what was applied does.
 func TestEstatesConverge(t *testing.T) {
-	db, err := store.Open(t.Context(), storetest.Database(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if err := db.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	live := openRegistry(t)
 	steps := 40
 	if testing.Short() {
 		steps = 10
@@ -397,23 +388,20 @@ func TestEstatesConverge(t *testing.T) {
 		if a, b := contents(declared[0]), contents(declared[1]); !slices.Equal(a, b) || declared[0].Checksum() != declared[1].Checksum() {
 			t.Fatalf("seed %d: written plainly it declares\n%s\notherwise\n%s", seed, strings.Join(a, "\n"), strings.Join(b, "\n"))
 		}
-		before, err := db.LoadRegistry(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		plan := registry.Diff(before, declared[1])
-		if _, err := db.Apply(t.Context(), plan, author()); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		after, err := db.LoadRegistry(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		live.apply(registry.Diff(live.load(), declared[1]))
+		after := live.load()
 		if left := registry.Diff(after, declared[0]); !left.Empty() {
 			t.Fatalf("seed %d: left to do: %+v", seed, left.Changes)
 		}
 		if got, want := contents(after), contents(declared[0]); !slices.Equal(got, want) {
 			t.Fatalf("seed %d: the registry has\n%s\nwant\n%s", seed, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		exported, warnings := live.export(registry.Part{})
+		if len(warnings) > 0 || exported.Checksum() != declared[0].Checksum() {
+			t.Fatalf("seed %d: the export declares something else: %v", seed, warnings)
+		}
+		if left := registry.Diff(after, exported); !left.Empty() {
+			t.Fatalf("seed %d: left to do after the export: %+v", seed, left.Changes)
 		}
 	}
 }

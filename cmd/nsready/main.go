@@ -34,15 +34,20 @@ type command struct {
 // commands in the order of the help.
 var commands = []command{
 	{"validate", "check a declaration", runValidate},
+	{"lint", "find what is allowed and probably a mistake", runLint},
+	{"test", "run the tests of a declaration", runTest},
 	{"fmt", "rewrite declarations in canonical style", runFmt},
 	{"plan", "show what apply would change", runPlan},
 	{"apply", "make the registry match the declaration", runApply},
+	{"export", "write the registry as a declaration or as CSV", runExport},
+	{"import", "create what a CSV file of the original platform has", runImport},
 	{"up", "run everything on this machine", runUp},
 	{"serve", "run parts of the service with an external database and queue", runServe},
 	{"health", "ask a running service how it is", runHealth},
 	{"load", "send telemetry at a rate and verify what is stored", runLoad},
 	{"ledger", "show what became of every acknowledged event", runLedger},
 	{"dlq", "list, show, replay and purge dead letters", runDLQ},
+	{"explain", "explain the code of an error, finding or refusal", runExplain},
 	{"version", "print the version of this program", runVersion},
 }
 

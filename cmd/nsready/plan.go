@@ -37,6 +37,7 @@ Compare the declaration with the registry and show what apply would change. Noth
 The exit code is 0 with and without changes, and 1 when there is no plan. With -detailed-exitcode it is
 0 when there are no changes, 1 when there is no plan, and 2 when there are changes.
 A plan that apply would refuse, because of protected objects or those of other declarations, is shown and says so.
+Below a change of retention, a device, a parameter or a threshold it says what that does to what is stored and to alerts.
 
 Example:
   nsready plan -detailed-exitcode -config estates/north`)
@@ -44,10 +45,15 @@ Example:
 	t.register(f)
 	asJSON := f.Bool("json", false, "print the plan as JSON")
 	detailed := f.Bool("detailed-exitcode", false, "exit with 2 when there are changes")
+	var look impactOptions
+	look.register(f)
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
 	err := func() error {
+		if err := look.check(); err != nil {
+			return err
+		}
 		declared, err := loadConfig(s, t.config, *asJSON, t.variables...)
 		if err != nil {
 			return err
@@ -63,6 +69,9 @@ Example:
 		}
 		v := viewPlan(registry.Diff(current, declared))
 		if err := problems(v.Plan); err != nil {
+			return err
+		}
+		if v.Impact, err = look.assess(ctx, &t, db, current, v.Plan); err != nil {
 			return err
 		}
 		if *asJSON {

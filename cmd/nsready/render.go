@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nsready/nsready/engine/impact"
 	"github.com/nsready/nsready/engine/registry"
 )
 
@@ -16,7 +17,8 @@ import (
 type planView struct {
 	FormatVersion string `json:"format_version"`
 	*registry.Plan
-	Summary summary `json:"summary"`
+	Summary summary        `json:"summary"`
+	Impact  *impact.Report `json:"impact,omitempty"` // nil when no change concerns data
 }
 
 // summary counts the changes of a plan.
@@ -81,8 +83,10 @@ func printPlan(w io.Writer, v planView) error {
 		fmt.Fprintf(&out, "%s, nsready will:\n\n", base)
 		for _, c := range v.Changes {
 			printChange(&out, paint, c)
+			printImpact(&out, v.Impact, &c)
 		}
 		fmt.Fprintf(&out, "\nPlan: %s.\n", v.Summary.todo())
+		printImpacts(&out, v.Impact)
 	}
 	printOwnership(&out, paint, v.Plan)
 	if n := len(v.Unmanaged); n > 0 {

@@ -27,6 +27,7 @@ func runValidate(_ context.Context, s *streams, args []string) error {
 	f := newFlags(s, "validate [flags] [PATH]", `
 Check a declaration: syntax, names, references, ranges. Nothing is connected to or changed.
 PATH is a shorter way to say -config PATH. The exit code is 0 when the declaration is valid, otherwise 1.
+What is valid and probably a mistake is shown as a warning; see 'nsready lint'.
 
 Example:
   nsready validate estates/north`)
@@ -41,17 +42,11 @@ Example:
 	if len(rest) > 0 {
 		*path = rest[0]
 	}
-	declared, sources, diags := config.Load(*path, given...)
+	declared, sources, diags := config.Lint(*path, given...)
 	list := describe(diags, sources)
 	if *asJSON {
 		v := validation{FormatVersion: formatVersion, Valid: !diags.HasErrors(), Diagnostics: list}
-		for _, d := range list {
-			if d.Severity == "warning" {
-				v.WarningCount++
-			} else {
-				v.ErrorCount++
-			}
-		}
+		v.ErrorCount, v.WarningCount = countSeverities(list)
 		err = writeJSON(s.stdout, v)
 	} else {
 		err = printDiagnostics(s.stderr, list)

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -21,10 +19,10 @@ import (
 )
 
 const (
-	maxName   = 128      // bytes of a name, identifier or unit
-	maxText   = 4 << 10  // bytes of a description
-	maxJSON   = 64 << 10 // bytes of metadata or location
-	maxDepth  = 32       // of metadata or location
+	maxName   = registry.MaxName
+	maxText   = registry.MaxText
+	maxJSON   = registry.MaxJSON
+	maxDepth  = 32 // of metadata or location
 	maxPeriod = 36500 * 24 * time.Hour
 )
 
@@ -85,6 +83,15 @@ var schemas = map[string]*hcl.BodySchema{
 	"limits in device":   rateSchema,
 	"device in limits":   rateSchema,
 	"customer in limits": rateSchema,
+
+	// In files of tests.
+	"test":           testSchema,
+	"series":         seriesSchema,
+	"event":          eventSchema,
+	"expect_error":   expectErrorSchema,
+	"expect_alert":   expectAlertSchema,
+	"expect_quality": expectQualitySchema,
+	"expect":         expectSchema,
 }
 
 func attributes(required string, optional ...string) []hcl.AttributeSchema {
@@ -270,33 +277,13 @@ func (f fields) name() (string, bool) {
 }
 
 func (l *loader) checkName(name string, rng hcl.Range, in *each) bool {
-	why := nameFault(name)
+	why := registry.NameFault(name)
 	if why == "" {
 		return true
 	}
 	l.partial = true
 	l.report(rng, in, "Invalid name", "The name %s %s.", quote(name), why)
 	return false
-}
-
-// nameFault says what is wrong with a name, or "".
-func nameFault(name string) string {
-	switch {
-	case name == "":
-		return "is empty"
-	case len(name) > maxName:
-		return fmt.Sprintf("has %d bytes; a name may have up to %d", len(name), maxName)
-	case !utf8.ValidString(name):
-		return "is not valid UTF-8"
-	case strings.TrimSpace(name) != name:
-		return "begins or ends with a space"
-	}
-	for _, r := range name {
-		if unicode.IsControl(r) || isBidi(r) || r == '\ufeff' || r == '\u200b' {
-			return fmt.Sprintf("contains the invisible character %U", r)
-		}
-	}
-	return ""
 }
 
 // text returns an attribute as text of at most limit bytes.
@@ -318,11 +305,9 @@ func (f fields) asText(name string, v any, limit int) string {
 		f.wrong(name, "Value too large", "%s may have up to %d bytes; this has %d.", name, limit, len(s))
 		return ""
 	}
-	for _, r := range s {
-		if unicode.IsControl(r) && (r != '\n' && r != '\t' || limit == maxName) || isBidi(r) {
-			f.wrong(name, "Invalid text", "%s contains the control character %U.", name, r)
-			return ""
-		}
+	if r, found := registry.ControlIn(s, limit != maxName); found {
+		f.wrong(name, "Invalid text", "%s contains the control character %U.", name, r)
+		return ""
 	}
 	return s
 }

@@ -1,6 +1,6 @@
 // Package config reads the declaration of an estate, written in HCL, into a registry.Snapshot.
 //
-// A declaration is one file, or a directory of *.hcl files that count as one. The label of a block is the name of what
+// A declaration is one file, or a directory of *.hcl files that count as one, but for *.nsreadytest.hcl, its tests. The label of a block is the name of what
 // it declares, and nesting says what belongs to what:
 //
 //	retention { … }   limits { … }   platform "queue_depth" { … }   locals { … }
@@ -54,7 +54,10 @@ type Sources struct {
 // Load reads the declaration at path, a file or a directory with *.hcl files, with values for its variables. It reports
 // all it finds wrong at once, ordered by place. The snapshot is nil when there is an error.
 func Load(path string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
-	l := newLoader()
+	return newLoader().load(path, inputs...)
+}
+
+func (l *loader) load(path string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return l.refuse("Declaration not readable", "%s: %s.", path, reason(err))
@@ -79,29 +82,7 @@ func Load(path string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagn
 		return l.refuse("Declaration not readable", "%s: %s.", dir, reason(err))
 	}
 	defer root.Close()
-
-	l.env = os.Getenv
-	l.display = func(name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
-	l.read = func(name string) ([]byte, error) {
-		if !filepath.IsLocal(filepath.FromSlash(name)) {
-			return nil, errNotBelow
-		}
-		return readRegular(root.Stat, root.OpenFile, filepath.FromSlash(name), maxDataSize)
-	}
-	l.list = func(name string) ([]string, error) {
-		if !filepath.IsLocal(filepath.FromSlash(name)) {
-			return nil, errNotBelow
-		}
-		info, err := root.Stat(filepath.FromSlash(name))
-		if err == nil && !info.IsDir() { // opening another thing could block
-			err = errors.New("it is no directory")
-		}
-		if err != nil {
-			return nil, err
-		}
-		entries, err := fs.ReadDir(root.FS(), name)
-		return declarations(entries), err
-	}
+	l.reach(dir, root)
 	for _, name := range names {
 		src, err := readRegular(os.Stat, os.OpenFile, name, maxFileSize)
 		if err != nil {
@@ -117,12 +98,46 @@ func Load(path string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagn
 	return l.finish()
 }
 
-var errNotBelow = errors.New("the path must be relative and stay below the directory of the declaration")
+// reach lets expressions read the environment, and files below root, which is the directory dir.
+func (l *loader) reach(dir string, root *os.Root) {
+	local := func(name string) (string, error) {
+		if name = filepath.FromSlash(name); !filepath.IsLocal(name) {
+			return "", errors.New("the path must be relative and stay below the directory of the declaration")
+		}
+		return name, nil
+	}
+	l.env = os.Getenv
+	l.display = func(name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
+	l.read = func(name string) ([]byte, error) {
+		name, err := local(name)
+		if err != nil {
+			return nil, err
+		}
+		return readRegular(root.Stat, root.OpenFile, name, maxDataSize)
+	}
+	l.list = func(name string) ([]string, error) {
+		name, err := local(name)
+		if err != nil {
+			return nil, err
+		}
+		info, err := root.Stat(name)
+		if err == nil && !info.IsDir() { // opening another thing could block
+			err = errors.New("it is no directory")
+		}
+		if err != nil {
+			return nil, err
+		}
+		entries, err := fs.ReadDir(root.FS(), filepath.ToSlash(name))
+		return declarations(entries), err
+	}
+}
 
-// declarations returns the names of the *.hcl files of a directory that declare something, sorted. Hidden ones don't count.
+// declarations returns the names of the *.hcl files of a directory that declare something, sorted. Hidden ones, tests and
+// values of variables don't count.
 func declarations(entries []fs.DirEntry) (names []string) {
 	for _, e := range entries {
-		if name := e.Name(); filepath.Ext(name) == ".hcl" && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, autoInputs) {
+		name := e.Name()
+		if filepath.Ext(name) == ".hcl" && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, TestSuffix) && !strings.HasSuffix(name, autoInputs) {
 			names = append(names, name)
 		}
 	}

@@ -23,6 +23,11 @@ import (
 
 // load reads a declaration from memory: the files that end in .hcl are its source, those below a directory that of modules.
 func load(files map[string]string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+	return added(files, inputs...).finish()
+}
+
+// added is a loader to which the files of a declaration in memory were added.
+func added(files map[string]string, inputs ...Input) *loader {
 	l := newLoader()
 	l.env = func(name string) string { return map[string]string{"SITE": "north"}[name] }
 	l.read = func(name string) ([]byte, error) {
@@ -50,7 +55,7 @@ func load(files map[string]string, inputs ...Input) (*registry.Snapshot, *Source
 			l.given[in.Name] = l.textInput("-var "+in.Name, v, in.Value)
 		}
 	}
-	return l.finish()
+	return l
 }
 
 var marker = regexp.MustCompile(`# ERROR: (.*)`)
@@ -316,14 +321,16 @@ func TestDeclarationNotReadable(t *testing.T) {
 	}
 }
 
-// Sources that no fixture can hold: too large, or no text.
-func TestHostileSources(t *testing.T) {
+type hostileSource struct {
+	name, src, summary string
+	line, column       int
+}
+
+// hostileSources are sources that no fixture can hold: too large, or no text.
+var hostileSources = func() []hostileSource {
 	attribute := func(expr string) string { return "locals {\n  a = " + expr + "\n}\nretention {\n  raw = \"1d\"\n}\n" }
 	many := func(s string) string { return strings.Repeat(s, 100_000) }
-	tests := []struct {
-		name, src, summary string
-		line, column       int
-	}{
+	return []hostileSource{
 		{"brackets", attribute(strings.Repeat("[\n", 65)), "Nesting too deep", 33, 1},
 		{"brackets on one line", attribute(strings.Repeat("[", 65)), "Nesting too deep", 2, 38},
 		{"100,000 brackets", attribute(strings.ReplaceAll(many("["), "[[[[", "[[[[\n")), "Nesting too deep", 9, 4},
@@ -358,7 +365,10 @@ func TestHostileSources(t *testing.T) {
 		{"escape sequence", "# \x1b[31m\n", "Control character", 1, 3},
 		{"carriage return", "retention {\r}", "Control character", 1, 12},
 	}
-	for _, tt := range tests {
+}()
+
+func TestHostileSources(t *testing.T) {
+	for _, tt := range hostileSources {
 		t.Run(tt.name, func(t *testing.T) {
 			start := time.Now()
 			snapshot, _, diags := load(map[string]string{"main.hcl": tt.src})

@@ -117,6 +117,7 @@ func (l *loader) checkReference(e *hclsyntax.ScopeTraversalExpr, inEach bool) *p
 		if l.scope.locals[step] == nil && !l.partial {
 			return fail(e.Range(), "Unknown local value", "No locals block sets %s.%s", quote(step), didYouMean(step, options(l.scope.locals)))
 		}
+		l.scope.used[step] = true
 	case "var":
 		if step == "" {
 			return fail(e.Range(), "Invalid reference", "A variable is written var.NAME.")

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,8 @@ func addSeeds(f *testing.F) {
 
 var companions = map[string]string{
 	"meters.csv": "name,type,interval\nmain,meter,10s\n", "limits.json": `{"parameters":[{"name":"A","max":5}]}`,
+	"modules/mill/mill.hcl": "variable \"city\" {\n}\nproject \"mill\" {\n  site \"hall\" {\n    location = { city = var.city }\n  }\n}\n",
+	"modules/loop/loop.hcl": "module \"again\" {\n  source = \"../loop\"\n}\n",
 }
 
 func loadSource(src []byte) (files map[string]string) {
@@ -81,6 +84,9 @@ func checkLoad(t *testing.T, files map[string]string, inputs ...Input) {
 		t.Errorf("snapshot %v with %v", snapshot, diags)
 	}
 	for _, d := range diags {
+		if Code(d) == "" {
+			t.Errorf("%q has no code", d.Summary)
+		}
 		if d.Summary == "" || d.Detail == "" || d.Subject == nil || sources.Files[d.Subject.Filename] == nil {
 			t.Errorf("incomplete diagnostic: %v", d)
 		} else if s := d.Subject; s.Start.Line < 1 || s.Start.Column < 1 || s.End.Byte < s.Start.Byte || s.End.Byte > len(sources.Files[s.Filename].Bytes) {
@@ -135,6 +141,100 @@ func outline(body hcl.Body) (list []string) {
 		return nil
 	})
 	return list
+}
+
+// FuzzLoadTests: a file of tests is refused with places, or has bounded tests that are complete.
+func FuzzLoadTests(f *testing.F) {
+	addSeeds(f)
+	for _, e := range Explanations() {
+		if strings.HasPrefix(e.Code, "NST") {
+			f.Add([]byte(e.Wrong))
+			f.Add([]byte(e.Right))
+		}
+	}
+	declared, _, diags := load(map[string]string{"main.hcl": declarationOfTests})
+	if diags.HasErrors() {
+		f.Fatal(diags)
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		l := newLoader()
+		l.env = func(string) string { return "" }
+		l.read = func(string) ([]byte, error) { return nil, os.ErrNotExist }
+		tests, sources, diags := l.tests("a.nsreadytest.hcl", src, declared)
+		if (tests == nil) != diags.HasErrors() {
+			t.Errorf("tests %v with %v", tests, diags)
+		}
+		for _, d := range diags {
+			if Code(d) == "" || d.Detail == "" || d.Subject == nil || sources.Files[d.Subject.Filename] == nil {
+				t.Errorf("incomplete diagnostic: %v", d)
+			} else if s := d.Subject; s.Start.Line < 1 || s.Start.Column < 1 || s.End.Byte < s.Start.Byte || s.End.Byte > len(src) {
+				t.Errorf("the range %v is not in the file: %v", s, d)
+			}
+		}
+		for _, test := range tests {
+			samples := 0
+			for _, s := range test.Series {
+				if s.Device == nil || s.Parameter == nil || s.Interval <= 0 || len(s.Runs) == 0 {
+					t.Errorf("incomplete series: %+v", s)
+				}
+				for _, r := range s.Runs {
+					samples += r.Count
+				}
+			}
+			for _, m := range test.Messages {
+				if len(m.Body) > 2*maxEvent {
+					t.Errorf("a message of %d bytes", len(m.Body))
+				}
+			}
+			for _, a := range test.Alerts {
+				if a.Device == nil || a.Threshold == nil {
+					t.Errorf("incomplete expectation: %+v", a)
+				}
+			}
+			for _, q := range test.Qualities {
+				if q.Device == nil || q.Parameter == nil {
+					t.Errorf("incomplete expectation: %+v", q)
+				}
+			}
+			if samples > maxSamples {
+				t.Errorf("%d samples", samples)
+			}
+		}
+	})
+}
+
+// FuzzSeries holds the notation to what it means: the samples of a series are those of its words, each by itself.
+func FuzzSeries(f *testing.F) {
+	for _, s := range []string{"230 230+1x10 _ 260x30 240-2x5 NaN", "1e3x2 -.5 +5.x1 _x3", "1+x", "NaNx2", "9999999x999999999", "1+1", "1e308+1e308x5", "\t1\n2"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		runs, at, size, why := parseSeries(s, maxSamples)
+		if (runs == nil) != (why != "") || at < 0 || size < 0 || at+size > len(s) {
+			t.Fatalf("%q: %v, %d, %d, %q", s, runs, at, size, why)
+		}
+		if why != "" {
+			return
+		}
+		words := strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '\t' || r == '\n' })
+		if len(words) != len(runs) {
+			t.Fatalf("%q has %d words and %d runs", s, len(words), len(runs))
+		}
+		total := 0
+		for i, r := range runs {
+			alone, _, _, why := parseSeries(words[i], maxSamples)
+			if why != "" || len(alone) != 1 || alone[0].Count != r.Count || alone[0].Missing != r.Missing {
+				t.Errorf("%q alone is %v, %q; in %q it is %v", words[i], alone, why, s, r)
+			}
+			if last := r.Value(r.Count - 1); r.Count < 1 || math.IsInf(last, 0) || !r.Missing && math.IsNaN(last) != strings.HasPrefix(words[i], "NaN") {
+				t.Errorf("%q is %+v", words[i], r)
+			}
+			total += r.Count
+		}
+		if total > maxSamples {
+			t.Errorf("%q has %d samples", s, total)
+		}
+	})
 }
 
 func FuzzFormat(f *testing.F) {

@@ -94,7 +94,7 @@ var hostileClasses = []struct {
 		{"null for a required one", inDevice("        type = null"), []string{"main.hcl:5:16 Missing value"}, ""},
 		{"limit", "platform \"disk_usage\" {\n}\n", []string{"main.hcl:1:1 Missing limit"}, ""},
 		{"name with for_each", "customer \"a\" {\n  for_each = [1]\n}\n", []string{"main.hcl:2:3 Missing name"}, ""},
-		{"value of a variable", "variable \"v\" {\n}\ncustomer \"a\" {\n}\n", []string{"main.hcl:1:1 Missing value"}, "NSREADY_VAR_v"},
+		{"value of a variable", "variable \"v\" {\n}\ncustomer \"a\" {\n}\n", []string{"main.hcl:1:1 Missing input"}, "NSREADY_VAR_v"},
 	}, nil},
 	{"HC06", "another type", []hostile{
 		{"list for text", inDevice("        type = [\"meter\"]"), []string{"main.hcl:5:16 Wrong type"}, ""},

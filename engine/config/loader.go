@@ -17,10 +17,12 @@ const maxObjects = 2_000_000 // of one declaration
 
 // A loader gathers the blocks of all files, then evaluates them, then resolves what refers to what.
 type loader struct {
+	schema  *hcl.BodySchema                    // of the declaration's own files
 	read    func(name string) ([]byte, error)  // a file below the declaration's directory
 	list    func(dir string) ([]string, error) // the names of the *.hcl files of a directory there
 	display func(name string) string           // what messages call such a file
 	env     func(name string) string
+	lints   bool // what was read is kept for lint
 
 	sources *Sources
 	diags   hcl.Diagnostics
@@ -49,6 +51,7 @@ type loader struct {
 	durations map[string]time.Duration           // texts that were read
 	projects  []*project
 	customers map[string]*customer
+	templates []*template // of all modules
 	own       ownership
 }
 
@@ -79,6 +82,7 @@ func element(in *each) string {
 func newLoader() *loader {
 	root := newModule(".", "")
 	return &loader{
+		schema:    fileSchema,
 		root:      root,
 		display:   func(name string) string { return name },
 		modules:   map[moduleKey]*module{},
@@ -137,7 +141,11 @@ var fileSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 }}
 
 func (l *loader) addBody(m *module, body hcl.Body) {
-	content, diags := body.Content(placeSchemas[m.place])
+	schema := l.schema
+	if m != l.root {
+		schema = placeSchemas[m.place]
+	}
+	content, diags := body.Content(schema)
 	l.contentDiags(diags)
 	for _, b := range content.Blocks {
 		switch b.Type {
@@ -178,12 +186,17 @@ func (l *loader) contentDiags(diags hcl.Diagnostics) {
 	}
 }
 
-// finish evaluates and resolves what was added.
-func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+// prepare looks for what can't be evaluated, and evaluates the values of variables and the local ones.
+func (l *loader) prepare() {
 	l.inspectModule(l.root)
 	l.scope = newScope(l.root, nil)
 	l.bindInputs(l.given)
 	l.evaluateLocals()
+}
+
+// finish evaluates and resolves what was added.
+func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+	l.prepare()
 	l.declareAll(l.root.blocks, nil, l.top)
 	l.openRest(l.root.blocks)
 	for _, m := range l.modules {
@@ -206,7 +219,9 @@ func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 		return nil, l.sources, l.diags
 	}
 	objects, own, sources, diags := l.objects, l.own, l.sources, l.diags
-	*l = loader{} // what is left is half of the memory
+	if !l.lints {
+		*l = loader{} // what is left is half of the memory
+	}
 	snapshot := registry.Declare(objects)
 	own.tell(snapshot)
 	return snapshot, sources, diags

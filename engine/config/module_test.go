@@ -203,7 +203,7 @@ func TestModulesRefused(t *testing.T) {
 		{"input of another type", "-- main.hcl --\nmodule \"m\" {\n  source = \"./m\"\n  n      = \"x\"\n}\n-- m/m.hcl --\nvariable \"n\" {\n  type = number\n}\ncustomer \"a\" {\n}\n",
 			[]string{"main.hcl:3:12 Wrong type"}},
 		{"input that is not valid", "-- main.hcl --\nmodule \"m\" {\n  source = \"./m\"\n  n      = 0\n}\n-- m/m.hcl --\nvariable \"n\" {\n  validation {\n    condition     = var.n > 0\n    error_message = \"n is above 0.\"\n  }\n}\ncustomer \"a\" {\n}\n",
-			[]string{"m/m.hcl:1:1 Invalid value"}},
+			[]string{"m/m.hcl:1:1 Invalid input"}},
 		{"names of the caller", "-- main.hcl --\nlocals {\n  x = 1\n}\n" + useM + "-- m/m.hcl --\ncustomer \"a\" {\n  metadata = { x = local.x }\n}\n", []string{"m/m.hcl:2:20 Unknown local value"}},
 		{"template of a module", "-- main.hcl --\n" + useM + "customer \"a\" {\n  project \"p\" {\n    templates = [\"t\"]\n  }\n}\n-- m/m.hcl --\ntemplate \"t\" {\n  parameter \"v\" {\n  }\n}\n",
 			[]string{"main.hcl:6:18 Unknown template"}},
@@ -343,18 +343,18 @@ func TestVariablesRefused(t *testing.T) {
 		inputs     []Input
 		want       []string
 	}{
-		{"no value", "", nil, []string{"main.hcl:1:1 Missing value"}},
+		{"no value", "", nil, []string{"main.hcl:1:1 Missing input"}},
 		{"unknown", "", []Input{city, {Name: "ctiy", Value: "x"}}, []string{"-var ctiy:1:1 Unknown variable"}},
 		{"no number", "", []Input{city, {Name: "floors", Value: `["a"]`}}, []string{"-var floors:1:1 Wrong type"}},
 		{"no list", "", []Input{city, {Name: "floors", Value: "5"}}, []string{"-var floors:1:1 Wrong type"}},
 		{"syntax", "", []Input{city, {Name: "floors", Value: "[1,"}}, []string{"-var floors:1:4 Missing expression"}},
-		{"reference", "", []Input{city, {Name: "floors", Value: "[local.x]"}}, []string{"-var floors:1:2 Invalid value"}},
+		{"reference", "", []Input{city, {Name: "floors", Value: "[local.x]"}}, []string{"-var floors:1:2 Invalid input"}},
 		{"deep", "", []Input{city, {Name: "floors", Value: strings.Repeat("[", 1000)}}, []string{"-var floors:1:33 Nesting too deep"}},
 		{"escape sequence", "", []Input{{Name: "city", Value: "a\x1b[31m"}}, []string{"-var city:1:2 Control character"}},
-		{"file that is missing", "", []Input{{File: "missing.hcl"}}, []string{"? Variables not readable", "main.hcl:1:1 Missing value"}},
+		{"file that is missing", "", []Input{{File: "missing.hcl"}}, []string{"? Variables not readable", "main.hcl:1:1 Missing input"}},
 		{"unknown in a file", "-- x.auto.nsvars.hcl --\ncity = \"x\"\nciti = 1\n", nil, []string{"x.auto.nsvars.hcl:2:1 Unknown variable"}},
 		{"block in a file", "-- x.auto.nsvars.hcl --\ncity = \"x\"\na {\n}\n", nil, []string{"x.auto.nsvars.hcl:2:1 Unexpected \"a\" block"}},
-		{"syntax of a file", "-- x.auto.nsvars.hcl --\ncity = \n", nil, []string{"main.hcl:1:1 Missing value", "x.auto.nsvars.hcl:1:8 Invalid expression"}},
+		{"syntax of a file", "-- x.auto.nsvars.hcl --\ncity = \n", nil, []string{"main.hcl:1:1 Missing input", "x.auto.nsvars.hcl:1:8 Invalid expression"}},
 		{"twice", "-- x.hcl --\nvariable \"city\" {\n}\n", []Input{city}, []string{"x.hcl:1:1 Duplicate variable"}},
 		{"name", "-- x.hcl --\nvariable \"a b\" {\n}\nvariable \"source\" {\n}\n", []Input{city}, []string{"x.hcl:1:10 Invalid name", "x.hcl:3:10 Invalid name"}},
 		{"type", "-- x.hcl --\nvariable \"x\" {\n  type    = list(list(string))\n  default = []\n}\n", []Input{city}, []string{"x.hcl:2:13 Invalid type"}},
@@ -362,7 +362,7 @@ func TestVariablesRefused(t *testing.T) {
 		{"default that refers", "-- x.hcl --\nvariable \"x\" {\n  default = var.city\n}\n", []Input{city}, []string{"x.hcl:2:13 Invalid default"}},
 		{"reference", "-- x.hcl --\ncustomer \"b\" {\n  parent = var.ctiy\n}\n", []Input{city}, []string{"x.hcl:2:12 Unknown variable"}},
 		{"condition", "-- x.hcl --\nvariable \"x\" {\n  default = 1\n  validation {\n    condition     = 5\n    error_message = \"x\"\n  }\n}\n", []Input{city}, []string{"x.hcl:4:21 Wrong type"}},
-		{"validation", "-- x.hcl --\nvariable \"x\" {\n  default = 1\n  validation {\n    condition     = var.x > 1\n    error_message = \"It is above 1.\"\n  }\n}\n", []Input{city}, []string{"x.hcl:1:1 Invalid value"}},
+		{"validation", "-- x.hcl --\nvariable \"x\" {\n  default = 1\n  validation {\n    condition     = var.x > 1\n    error_message = \"It is above 1.\"\n  }\n}\n", []Input{city}, []string{"x.hcl:1:1 Invalid input"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -112,7 +112,7 @@ func (l *loader) release(b *block) {
 	l.own.released = append(l.own.released, from)
 }
 
-// levels is how many names the address of a kind has, of those that moved, import and released blocks are about.
+// levels is how many names the address of a kind has, of those that can be moved and imported.
 var levels = map[registry.Kind]int{
 	registry.KindCustomer: 1, registry.KindProject: 2, registry.KindSite: 3, registry.KindParameter: 3,
 	registry.KindDevice: 4, registry.KindThreshold: 4,
@@ -131,15 +131,19 @@ func (f fields) target(name string) (t target, ok bool) {
 		return t, false
 	}
 	a, err := registry.ParseAddress(s)
+	names := levels[a.Kind]
+	if f.b.kind == "released" && names == 0 {
+		names = 1
+	}
 	switch {
 	case err != nil:
 		f.wrong(name, "Invalid address", "%s is no address."+example, quote(s))
 		return t, false
-	case levels[a.Kind] == 0:
+	case names == 0:
 		f.wrong(name, "Invalid address", "%s is there once and always at the same address: a %s block cannot be about it.", quote(s), f.b.kind)
 		return t, false
-	case len(a.Names()) != levels[a.Kind] || slices.Contains(a.Names(), ""):
-		f.wrong(name, "Invalid address", "The address of a %s has %d names with a / between them; this is %s."+example, a.Kind, levels[a.Kind], quote(s))
+	case len(a.Names()) != names || slices.Contains(a.Names(), ""):
+		f.wrong(name, "Invalid address", "The address of a %s has %d names with a / between them; this is %s."+example, a.Kind, names, quote(s))
 		return t, false
 	}
 	return target{a, f.b.attrs[name].Expr.Range()}, true

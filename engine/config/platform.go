@@ -105,6 +105,7 @@ var templateSchema = &hcl.BodySchema{Attributes: attributes("", "for_each", "nam
 
 // template is a set of parameters that projects share.
 type template struct {
+	name       string
 	origin     origin
 	parameters []*parameter
 }
@@ -119,7 +120,7 @@ func (l *loader) template(b *block, in *each) {
 		l.report(b.rng, in, "Duplicate template", "The template %s is declared at %s already.", quote(name), &first.origin)
 		return
 	}
-	t := &template{origin: f.origin()}
+	t := &template{name: name, origin: f.origin()}
 	byShort := map[string]*parameter{}
 	l.children(b, in, func(b *block, in *each) {
 		if p := l.parameter(b, in); p != nil && !l.duplicateParameter(byShort, p) {
@@ -130,4 +131,5 @@ func (l *loader) template(b *block, in *each) {
 		l.report(b.rng, in, "Empty template", "A template needs at least one parameter block.")
 	}
 	l.scope.templates[name] = t
+	l.templates = append(l.templates, t)
 }

@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/nsready/nsready/engine/registry"
 )
 
 // Limits of one source file. They are far above what a person writes, and below what makes HCL's parser, which recurses
@@ -75,7 +77,7 @@ func scanText(filename string, src []byte) hcl.Diagnostics {
 			report(i, 1, "NUL byte", "A NUL byte is no text. Is this file binary, or UTF-16? Save it as UTF-8.")
 		case unicode.IsControl(r):
 			report(i, size, "Control character", fmt.Sprintf("The control character %U is not allowed in a file. Inside a string, write \\u%04x.", r, r))
-		case isBidi(r):
+		case registry.IsBidi(r):
 			report(i, size, "Bidirectional control character", fmt.Sprintf("%U reorders the text around it on the screen, so that it reads differently from what it means. Remove it.", r))
 		}
 		i += size
@@ -84,10 +86,6 @@ func scanText(filename string, src []byte) hcl.Diagnostics {
 		report(start+maxLine, 1, "Line too long", fmt.Sprintf("A line may have up to %d bytes; this one has %d.", maxLine, len(src)-start))
 	}
 	return diags
-}
-
-func isBidi(r rune) bool {
-	return r == 0x061c || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }
 
 // problemAt describes size bytes at offset at, in the line that starts at offset start.
@@ -119,6 +117,8 @@ type scanner struct {
 	found   []piece
 	line    int // of the byte at counted
 	counted int
+
+	comment func(from, to int) // told of the comments that end with their line; nil for nobody
 }
 
 // frame is what is open: a bracket, a string, or a template's sequence.
@@ -212,10 +212,14 @@ func (s *scanner) inCode() {
 		return
 	}
 	if c == '#' || c == '/' && s.peek(1) == '/' {
+		from := s.pos
 		if end := bytes.IndexByte(s.src[s.pos:], '\n'); end >= 0 {
 			s.pos += end
 		} else {
 			s.pos = len(s.src)
+		}
+		if s.comment != nil {
+			s.comment(from, s.pos)
 		}
 		return
 	}

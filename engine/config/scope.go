@@ -15,10 +15,11 @@ type module struct {
 	blocks    []*block
 	locals    map[string]*hcl.Attribute
 	variables map[string]*variable
+	used      map[string]bool // local values that something refers to
 }
 
 func newModule(dir, place string) *module {
-	return &module{dir: dir, place: place, locals: map[string]*hcl.Attribute{}, variables: map[string]*variable{}}
+	return &module{dir: dir, place: place, locals: map[string]*hcl.Attribute{}, variables: map[string]*variable{}, used: map[string]bool{}}
 }
 
 // scope is a module with the values that its names have where it is used.

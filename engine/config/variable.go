@@ -177,7 +177,7 @@ func (l *loader) checkInputs() {
 			if yes, isBool := boolean(value); !isBool {
 				f.wrong("condition", "Wrong type", "condition is true or false; this is %s.", describe(value))
 			} else if !yes {
-				l.report(*v.from, nil, "Invalid value", "The variable %s is %s: %s", quote(name), describe(l.scope.inputs[name]), f.text("error_message", maxText))
+				l.report(*v.from, nil, "Invalid input", "The variable %s is %s: %s", quote(name), describe(l.scope.inputs[name]), f.text("error_message", maxText))
 			}
 		}
 	}
@@ -258,7 +258,7 @@ func (l *loader) textInput(where string, v *variable, text string) given {
 func (l *loader) isConstant(expr hclsyntax.Expression) bool {
 	if refs := expr.Variables(); len(refs) > 0 {
 		l.partial = true
-		l.report(refs[0].SourceRange(), nil, "Invalid value", "A value can't refer to anything here. Text must be in quotes.")
+		l.report(refs[0].SourceRange(), nil, "Invalid input", "A value can't refer to anything here. Text must be in quotes.")
 		return false
 	}
 	return l.inspect(expr, false)
@@ -300,7 +300,7 @@ func (l *loader) bindInputs(from map[string]given) {
 		switch {
 		case !ok:
 			l.bindDefault(l.scope, v, func() {
-				l.report(v.rng, nil, "Missing value", "The variable %s has no default and was given no value. Give it one with -var '%s=VALUE', in a -var-file, or in the environment variable %s%s.", quote(name), name, inputPrefix, name)
+				l.report(v.rng, nil, "Missing input", "The variable %s has no default and was given no value. Give it one with -var '%s=VALUE', in a -var-file, or in the environment variable %s%s.", quote(name), name, inputPrefix, name)
 			})
 		case g.expr != nil:
 			if value, ok := l.evaluate(g.expr, nil); ok {

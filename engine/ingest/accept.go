@@ -84,6 +84,7 @@ type Service struct {
 	Partitions int                                  // of each lane
 	Reject     func(device uuid.UUID, r *Rejection) // told of every refused event; device is zero when it is not known
 
+	clock    func() time.Time // nil for the machine's
 	sets     setTable
 	next     sync.Mutex // held while a resolver is replaced
 	resolver atomic.Pointer[resolver]
@@ -179,6 +180,13 @@ func (s *Service) Refuse(code string, input []byte, message string) {
 	s.Reject(uuid.Nil, refuse(code, "", input, "%s", message))
 }
 
+func (s *Service) time() time.Time {
+	if s.clock != nil {
+		return s.clock()
+	}
+	return time.Now()
+}
+
 func (s *Service) scratchpad() *scratch {
 	if x, ok := s.scratch.Get().(*scratch); ok {
 		return x
@@ -188,7 +196,7 @@ func (s *Service) scratchpad() *scratch {
 
 // judge decodes a body, and makes the result and the blocks of the events that fit the registry.
 func (s *Service) judge(ctx context.Context, format Format, body []byte, x *scratch) error {
-	r, came := s.current(), time.Now()
+	r, came := s.current(), s.time()
 	now := telemetry.MicrosOf(came)
 	x.now = r.limits.at(came)
 	x.late = now - telemetry.Micros(telemetry.BackfillAge.Microseconds())

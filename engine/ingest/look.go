@@ -13,6 +13,8 @@ const lookPause = 200 * time.Millisecond
 // follow each. Whoever comes meanwhile shares the next, which then sees all that was committed before they came. So a sender
 // of a million made-up ids waits for few looks, costs no memory, and what was really added just now is found.
 type looks struct {
+	unpaused bool // what is asked does not change
+
 	mu    sync.Mutex
 	next  *look         // that has not begun, and may be joined
 	turn  chan struct{} // holds a value while nobody looks
@@ -50,7 +52,7 @@ func (l *looks) look(ctx context.Context, refresh func(context.Context) error) e
 
 func (l *looks) run(ctx context.Context, mine *look, refresh func(context.Context) error) {
 	<-l.turn
-	if pause := time.Until(l.ended.Add(lookPause)); pause > 0 {
+	if pause := time.Until(l.ended.Add(lookPause)); pause > 0 && !l.unpaused {
 		<-time.After(pause)
 	}
 	l.mu.Lock()

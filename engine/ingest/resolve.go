@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -52,7 +51,7 @@ func (s *Service) current() *resolver {
 	if r != nil {
 		before = r.limits
 	}
-	next := &resolver{snapshot: snapshot, oldest: maxAge, limits: newLimits(before, snapshot, time.Now()), layouts: map[string]*layout{}, points: map[string]*fields{}}
+	next := &resolver{snapshot: snapshot, oldest: maxAge, limits: newLimits(before, snapshot, s.time()), layouts: map[string]*layout{}, points: map[string]*fields{}}
 	if snapshot.Retention != nil {
 		next.oldest = snapshot.Retention.Raw
 	}
@@ -214,12 +213,13 @@ func (l *layout) fill(metrics []rawMetric, e *telemetry.Event) *Rejection {
 func check(p *registry.Parameter, m *rawMetric, i int) (byte, *Rejection) {
 	v := m.Value
 	code, quality := "", byte(255)
-	switch {
-	case p.OnViolation == registry.Accept || math.IsNaN(v):
-	case p.Type == registry.TypeInt && v != math.Trunc(v), p.Type == registry.TypeBool && v != 0 && v != 1:
-		code, quality = CodeTypeViolation, telemetry.QualityUncertain
-	case p.Min.Set && v < p.Min.Value, p.Max.Set && v > p.Max.Value:
-		code, quality = CodeOutsideLimits, telemetry.QualityUncertainLimits
+	if p.OnViolation != registry.Accept {
+		switch p.Fit(v) {
+		case registry.WrongType:
+			code, quality = CodeTypeViolation, telemetry.QualityUncertain
+		case registry.OutsideLimits:
+			code, quality = CodeOutsideLimits, telemetry.QualityUncertainLimits
+		}
 	}
 	if code == "" || p.OnViolation != registry.Reject {
 		return quality, nil

@@ -66,7 +66,7 @@ type Plan struct {
 	BaseVersion  int64     `json:"base_version"`
 	BaseRevision int64     `json:"base_revision"`
 	Checksum     string    `json:"checksum"`            // of the declaration
-	Owner        string    `json:"owner"`               // name of the declaration
+	Owner        string    `json:"owner"`               // name of the declaration; "" for a plan of Add
 	Changes      []Change  `json:"changes"`             // in the order to apply: deletes and releases children first, then the rest parents first
 	Unmanaged    []Address `json:"unmanaged,omitempty"` // made outside nsready and not declared; left alone
 

@@ -274,3 +274,6 @@ func same(a, b Object) bool {
 		return slices.Equal(a.Fields(), b.Fields())
 	}
 }
+
+// StatusOf returns what the registry knows of an object beside its attributes.
+func StatusOf(o Object) Status { return *o.status() }

@@ -3,10 +3,56 @@ package registry
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
+
+// Limits of what is declared or imported, in bytes.
+const (
+	MaxName = 128      // of a name, identifier or unit
+	MaxText = 4 << 10  // of a description
+	MaxJSON = 64 << 10 // of metadata or a location
+)
+
+// NameFault says what keeps a text from being a name, such as "is empty", or "".
+func NameFault(name string) string {
+	switch {
+	case name == "":
+		return "is empty"
+	case len(name) > MaxName:
+		return fmt.Sprintf("has %d bytes; a name may have up to %d", len(name), MaxName)
+	case !utf8.ValidString(name):
+		return "is not valid UTF-8"
+	case strings.TrimSpace(name) != name:
+		return "begins or ends with a space"
+	}
+	for _, r := range name {
+		if unicode.IsControl(r) || IsBidi(r) || r == '\ufeff' || r == '\u200b' {
+			return fmt.Sprintf("contains the invisible character %U", r)
+		}
+	}
+	return ""
+}
+
+// ControlIn returns the first character of a text that reads as something else than it is: a control character, or one
+// that reorders others. A text of several lines may have line feeds and tabs.
+func ControlIn(text string, lines bool) (r rune, found bool) {
+	for _, r := range text {
+		if unicode.IsControl(r) && (r != '\n' && r != '\t' || !lines) || IsBidi(r) {
+			return r, true
+		}
+	}
+	return 0, false
+}
+
+// IsBidi reports whether a character reorders the text around it on the screen.
+func IsBidi(r rune) bool {
+	return r == 0x061c || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+}
 
 func (b Bound) String() string {
 	if !b.Set {

@@ -13,8 +13,12 @@ import (
 )
 
 // OpenAlerts returns the alerts that are not resolved, of all partitions.
-func (c *Claim) OpenAlerts(ctx context.Context) ([]alert.Open, error) {
-	rows, err := c.conn.Query(ctx, `SELECT threshold_id, device_id, state, severity, value, pending_at, fired_at FROM alerts WHERE state <> 'resolved'`)
+func (c *Claim) OpenAlerts(ctx context.Context) ([]alert.Open, error) { return openAlerts(ctx, c.conn) }
+
+func openAlerts(ctx context.Context, db interface {
+	Query(context.Context, string, ...any) (pgx.Rows, error)
+}) ([]alert.Open, error) {
+	rows, err := db.Query(ctx, `SELECT threshold_id, device_id, state, severity, value, pending_at, fired_at FROM alerts WHERE state <> 'resolved'`)
 	if err != nil {
 		return nil, fmt.Errorf("reading open alerts: %w", err)
 	}

@@ -218,8 +218,12 @@ func recordVersion(ctx context.Context, tx pgx.Tx, plan *registry.Plan, by Autho
 	if err != nil {
 		return fmt.Errorf("encoding the plan: %w", err)
 	}
+	description := "nsready apply"
+	if plan.Owner == "" {
+		description = "nsready import"
+	}
 	_, err = tx.Exec(ctx, `INSERT INTO registry_versions (checksum, description, version, diff_json, author)
-		VALUES ($1, 'nsready apply', $2, $3, $4)`, plan.Checksum, version, text, by.String())
+		VALUES ($1, $2, $3, $4, $5)`, plan.Checksum, description, version, text, by.String())
 	if err != nil {
 		return fmt.Errorf("recording registry version %d: %w", version, err)
 	}

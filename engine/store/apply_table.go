@@ -311,7 +311,7 @@ func (t *table) update() string {
 		}
 	}
 	where := tuple("t", t.key) + " = " + tuple("s", t.key)
-	set = append(set, "managed = true", "managed_by = s.managed_by")
+	set = append(set, "managed = s.managed_by <> ''", "managed_by = nullif(s.managed_by, '')")
 	if t.retired != "" {
 		set = append(set, "retired_at = NULL")
 		if t.kind != registry.KindParameter {
@@ -324,7 +324,7 @@ func (t *table) update() string {
 // insert returns the SQL that inserts the rows that are not there.
 func (t *table) insert() string {
 	columns := strings.Join(names(t.columns), ", ")
-	return `INSERT INTO ` + t.name + ` (` + columns + `, managed, managed_by) SELECT ` + columns + `, true, managed_by FROM stage_` + t.name + ` s
+	return `INSERT INTO ` + t.name + ` (` + columns + `, managed, managed_by) SELECT ` + columns + `, managed_by <> '', nullif(managed_by, '') FROM stage_` + t.name + ` s
 		WHERE fresh AND NOT EXISTS (SELECT FROM ` + t.name + ` t WHERE ` + tuple("t", t.key) + ` = ` + tuple("s", t.key) + `)`
 }
 

@@ -32,7 +32,7 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 		return registry.Bound{}
 	}
 	span := func() time.Duration {
-		return []time.Duration{0, time.Nanosecond, 1500 * time.Millisecond, time.Hour, 400 * 24 * time.Hour}[r.IntN(5)]
+		return []time.Duration{0, time.Nanosecond, 1500 * time.Millisecond, time.Hour, 400*24*time.Hour + time.Millisecond}[r.IntN(5)]
 	}
 	rate := func() registry.Rate {
 		return []registry.Rate{{}, {PerSecond: 0.1, Burst: 1}, {PerSecond: 1e9, Burst: 1e9}}[r.IntN(3)]

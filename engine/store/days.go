@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -125,25 +124,18 @@ func (s *Store) Retain(ctx context.Context, keep time.Duration) (dropped []strin
 		}
 		return dropped, nil
 	}
-	// A table that an interrupted run had detached but not dropped is listed too.
-	rows, err := s.pool.Query(ctx, `SELECT relname FROM pg_class WHERE relkind = 'r'
-		AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'telemetry'::regclass) AND relname ~ '^telemetry_p[0-9]{8}$' ORDER BY 1`)
+	list, err := s.Days(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("listing partitions: %w", err)
+		return nil, err
 	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("listing partitions: %w", err)
-	}
-	for _, name := range names {
-		start, err := time.Parse("20060102", strings.TrimPrefix(name, "telemetry_p"))
-		if err != nil || start.AddDate(0, 0, 1).After(cutoff) {
+	for _, d := range list {
+		if !d.Expired(cutoff) {
 			continue
 		}
-		if err := s.dropDay(ctx, name); err != nil {
-			return dropped, fmt.Errorf("dropping the partition %s: %w", name, err)
+		if err := s.dropDay(ctx, d.Table); err != nil {
+			return dropped, fmt.Errorf("dropping the partition %s: %w", d.Table, err)
 		}
-		dropped = append(dropped, name)
+		dropped = append(dropped, d.Table)
 	}
 	if len(dropped) > 0 {
 		s.days.forget()

@@ -142,14 +142,21 @@ func (r row) lifecycle(i int) registry.Lifecycle {
 	return registry.Lifecycle{PreventDestroy: r.bool(i)}
 }
 
-// seconds turns a number of seconds into a duration, exact to the nanosecond for what is stored by an apply.
+// seconds turns a number of seconds into a duration, exactly the one that an apply stored: of many days a float64 holds
+// microseconds.
 func seconds(s float64) time.Duration {
 	const most = float64(math.MaxInt64 / int64(time.Second))
 	if !(math.Abs(s) < most) { // NaN too
 		return 0
 	}
 	whole, part := math.Modf(s)
-	return time.Duration(whole)*time.Second + time.Duration(math.Round(part*1e9))
+	d := time.Duration(whole)*time.Second + time.Duration(math.Round(part*1e9))
+	for _, unit := range []time.Duration{time.Millisecond, time.Microsecond} {
+		if round := d.Round(unit); round.Seconds() == s {
+			return round
+		}
+	}
+	return d
 }
 
 // each calls f for each row of the result, in binary form.

@@ -78,6 +78,10 @@ released {
   from = "site.acme/mill/${local.left}"
 }
 
+released {
+  from = "retention.telemetry"
+}
+
 locals {
   left = "south"
 }

@@ -1,0 +1,991 @@
+package config
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/nsready/nsready/engine/registry"
+)
+
+// MaxFile is how many bytes a file of a declaration may have.
+const MaxFile = maxFileSize
+
+// Unsaid is something of a registry that a declaration cannot say as it is, because another program wrote it.
+type Unsaid struct {
+	Address registry.Address `json:"address"`
+	Field   string           `json:"field,omitempty"` // "" for the whole object, and all that is in it
+	Reason  string           `json:"reason"`
+}
+
+// Write writes the declaration of all that a snapshot holds, retired or not, in the style of Format: reading it yields the same
+// objects. Objects among the snapshot's References are referred to. What cannot be said is left out, with a comment in its place, and returned. It writes as it goes: beside the
+// snapshot it needs memory for the largest block alone.
+func Write(w io.Writer, s *registry.Snapshot) ([]Unsaid, error) {
+	out := &writer{out: bufio.NewWriterSize(w, 64<<10), s: s, first: true, references: map[registry.Address]bool{}, others: map[registry.Address][]string{}}
+	for _, r := range s.References {
+		out.references[r.Address] = true
+		if project, ok := r.Address.Parent(); ok && r.Address.Kind == registry.KindParameter {
+			out.others[project] = append(out.others[project], r.Address.Name())
+		}
+	}
+	out.findParents()
+	if s.Owner != "" && s.Owner != registry.DefaultOwner {
+		b := &body{w: out}
+		b.set("name", "name", quoteText(s.Owner))
+		out.plain(b, "declaration")
+	}
+	if s.Retention != nil {
+		out.retention(s.Retention)
+	}
+	if s.Limits != nil {
+		out.limits(s.Limits)
+	}
+	for _, p := range s.Platform {
+		out.platform(p)
+	}
+	for _, c := range s.Customers {
+		out.customer(c)
+	}
+	out.strays()
+	if out.first {
+		out.line("# There is nothing to declare.")
+	}
+	if err := out.out.Flush(); err != nil {
+		return nil, fmt.Errorf("writing the declaration: %w", err)
+	}
+	return out.unsaid, nil
+}
+
+// writer writes blocks, outermost first. Errors are the buffer's, which keeps them.
+type writer struct {
+	out    *bufio.Writer
+	s      *registry.Snapshot
+	unsaid []Unsaid
+	depth  int  // of the blocks that are open
+	first  bool // nothing stands before in the block that is open
+
+	references map[registry.Address]bool     // objects that others manage
+	others     map[registry.Address][]string // short names of parameters among them, by project
+
+	parents map[string]string // why the parent of a customer cannot be said, by the customer's name
+}
+
+// body is the attributes of a block, and what must be said about them.
+type body struct {
+	w        *writer
+	addr     registry.Address
+	attrs    []attribute
+	comments []string
+}
+
+type attribute struct {
+	name  string
+	value string // an expression; of several lines when it is a list or an object
+}
+
+// omit leaves a field, or with "" the whole object, out.
+func (b *body) omit(field, reason string, args ...any) {
+	u := Unsaid{b.addr, field, fmt.Sprintf(reason, args...)}
+	b.w.unsaid = append(b.w.unsaid, u)
+	b.comments = append(b.comments, comment(u))
+}
+
+// comment is one line, whatever is in the names.
+func comment(u Unsaid) string {
+	what := u.Address.String()
+	if u.Field != "" {
+		what = u.Field
+	}
+	text := "# NOT DECLARED: " + what + ": " + u.Reason
+	if len(text) > 4<<10 {
+		text = strings.ToValidUTF8(text[:4<<10], "") + "…"
+	}
+	if !utf8.ValidString(text) || strings.IndexFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) >= 0 || !norm.NFC.IsNormalString(text) {
+		text = strings.Trim(strconv.QuoteToASCII(text), `"`)
+	}
+	return text
+}
+
+// set adds an attribute, unless its line would be longer than a file may have.
+func (b *body) set(field, name, value string) {
+	for line := range strings.SplitSeq(value, "\n") {
+		if len(line)+len(name)+2*b.w.depth+8 > maxLine {
+			b.omit(field, "it takes more than the %d bytes that a line may have", maxLine)
+			return
+		}
+	}
+	b.attrs = append(b.attrs, attribute{name, value})
+}
+
+// text adds a text of at most limit bytes; "" is no text.
+func (b *body) text(name, value string, limit int) {
+	if value == "" {
+		return
+	}
+	if why := textFault(value, limit); why != "" {
+		b.omit(name, "the text %s", why)
+		return
+	}
+	b.set(name, name, quoteText(value))
+}
+
+// word adds an identifier, unless it is what holds without.
+func (b *body) word(name, value, fallback string) {
+	if value == fallback && fallback != "" {
+		return
+	}
+	why := textFault(value, maxName)
+	switch {
+	case value == "":
+		why = "is empty"
+	case why == "" && strings.TrimSpace(value) != value:
+		why = "begins or ends with a space"
+	}
+	if why != "" {
+		b.omit(name, "%s %s", quote(value), why)
+		return
+	}
+	b.set(name, name, quoteText(value))
+}
+
+func textFault(s string, limit int) string {
+	if len(s) > limit {
+		return fmt.Sprintf("has %d bytes, and may have up to %d", len(s), limit)
+	}
+	if !utf8.ValidString(s) {
+		return "is no UTF-8"
+	}
+	if r, found := registry.ControlIn(s, limit != maxName); found {
+		return fmt.Sprintf("contains the control character %U", r)
+	}
+	return ""
+}
+
+// choice adds one of a few words; the first is what holds without.
+func (b *body) choice(name, value string, options ...string) {
+	switch {
+	case !slices.Contains(options, value):
+		b.omit(name, "%s is none of %s", quote(value), quoteAll(options))
+	case value != options[0]:
+		b.set(name, name, quoteText(value))
+	}
+}
+
+// number adds a number, and reports whether it could.
+func (b *body) number(field, name string, v float64) bool {
+	if why := numberFault(v); why != "" {
+		b.omit(field, "%s", why)
+		return false
+	}
+	b.set(field, name, numberText(v))
+	return true
+}
+
+func (b *body) bound(name string, v registry.Bound) bool {
+	return v.Set && b.number(name, name, v.Value)
+}
+
+func numberFault(v float64) string {
+	switch {
+	case math.IsNaN(v) || math.IsInf(v, 0):
+		return fmt.Sprintf("%g is no number", v)
+	case v == 0 && math.Signbit(v):
+		return "-0 is written 0"
+	}
+	return ""
+}
+
+// numberText writes long numbers with an exponent.
+func numberText(v float64) string {
+	if s := formatNumber(v); len(s) <= 24 {
+		return s
+	}
+	return strconv.FormatFloat(v, 'g', -1, 64)
+}
+
+// duration adds a duration that must be at least least, unless it is zero.
+func (b *body) duration(name string, d, least time.Duration) bool {
+	if d == 0 {
+		return false
+	}
+	text := durationText(d)
+	if again, why := parseDuration(text); why != "" || again != d || d < least {
+		b.omit(name, "%s is not at least %s, whole milliseconds and less than 100 years", d, max(least, time.Millisecond))
+		return false
+	}
+	b.set(name, name, `"`+text+`"`)
+	return true
+}
+
+func durationText(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// open begins a block that is called name, and returns false when it cannot be called so. b's attributes come first.
+func (w *writer) open(b *body, kind, name string) bool {
+	if why := registry.NameFault(name); why != "" {
+		w.skip(b, "the name %s %s", quote(name), why)
+		return false
+	}
+	if !norm.NFC.IsNormalString(name) { // a label is normalised; a text that a function yields is not
+		if !slices.ContainsFunc(schemas[kind].Attributes, func(a hcl.AttributeSchema) bool { return a.Name == "name" }) {
+			w.skip(b, "the name %s is not in Unicode's normal form C", quote(name))
+			return false
+		}
+		b.attrs = slices.Insert(b.attrs, 0, attribute{"name", quoteText(name)})
+		name = norm.NFC.String(name)
+	}
+	w.begin(kind + " " + quoteText(name))
+	w.attributes(b)
+	return true
+}
+
+// skip leaves an object out.
+func (w *writer) skip(b *body, reason string, args ...any) {
+	b.comments = nil
+	b.omit("", reason, args...)
+	w.blank()
+	w.line(b.comments[0])
+}
+
+// begin opens a block; end closes it.
+func (w *writer) begin(header string) {
+	w.blank()
+	w.line(header + " {")
+	w.depth++
+	w.first = true
+}
+
+func (w *writer) end() {
+	w.depth--
+	w.line("}")
+	w.first = false
+}
+
+// blank separates what comes from what stands before.
+func (w *writer) blank() {
+	if !w.first {
+		w.out.WriteByte('\n')
+	}
+	w.first = false
+}
+
+func (w *writer) line(text string) {
+	for range w.depth {
+		w.out.WriteString("  ")
+	}
+	w.out.WriteString(text)
+	w.out.WriteByte('\n')
+}
+
+// attributes writes them as Format aligns them: one-line ones that follow each other share a column.
+func (w *writer) attributes(b *body) {
+	for _, c := range b.comments {
+		w.line(c)
+		w.first = false
+	}
+	for i := 0; i < len(b.attrs); {
+		n, width := i, 0
+		for ; n < len(b.attrs) && !strings.Contains(b.attrs[n].value, "\n"); n++ {
+			width = max(width, len(b.attrs[n].name))
+		}
+		for ; i < n; i++ {
+			w.line(b.attrs[i].name + strings.Repeat(" ", width-len(b.attrs[i].name)) + " = " + b.attrs[i].value)
+		}
+		if i < len(b.attrs) {
+			text := hclwrite.Format([]byte(b.attrs[i].name + " = " + b.attrs[i].value))
+			for line := range strings.SplitSeq(string(text), "\n") {
+				w.line(line)
+			}
+			i++
+		}
+		w.first = false
+	}
+}
+
+// block writes a block without children.
+func (w *writer) block(b *body, kind, name string) {
+	if w.open(b, kind, name) {
+		w.end()
+	}
+}
+
+// plain writes a block without name or children, if it has attributes.
+func (w *writer) plain(b *body, kind string) {
+	if len(b.attrs) > 0 || len(b.comments) > 0 {
+		w.begin(kind)
+		w.attributes(b)
+		w.end()
+	}
+}
+
+func (w *writer) retention(r *registry.Retention) {
+	b := &body{w: w, addr: r.Addr}
+	least := time.Hour
+	if !b.duration("raw", r.Raw, least) {
+		w.skip(b, "raw is %s, and must be at least %s", r.Raw, least)
+		return
+	}
+	if r.CompressAfter < r.Raw {
+		b.duration("compress_after", r.CompressAfter, least)
+	} else {
+		b.omit("compress_after", "it is %s, which is not shorter than raw", r.CompressAfter)
+	}
+	w.plain(b, "retention")
+}
+
+func (w *writer) limits(l *registry.Limits) {
+	b := &body{w: w, addr: l.Addr}
+	connections := b.connections("connections", l.Connections)
+	if per := l.ConnectionsPerAddress; connections && per > l.Connections {
+		b.omit("connections_per_address", "%d is above connections", per)
+	} else {
+		b.connections("connections_per_address", per)
+	}
+	device := b.rate("device.", l.Device)
+	customer := b.rate("customer.", l.Customer)
+	if len(b.attrs) == 0 && device == nil && customer == nil {
+		w.skip(b, "nothing that it sets can be said")
+		return
+	}
+	w.begin("limits")
+	w.attributes(b)
+	w.rate("device", device)
+	w.rate("customer", customer)
+	w.end()
+}
+
+func (b *body) connections(name string, n int64) bool {
+	if n < 0 || n > maxConnections {
+		b.omit(name, "%d is not from 1 to %d", n, maxConnections)
+		return false
+	}
+	if n > 0 {
+		b.set(name, name, strconv.FormatInt(n, 10))
+	}
+	return n > 0
+}
+
+// rate returns the attributes of a rate whose fields begin with prefix, or nil when there is none.
+func (b *body) rate(prefix string, r registry.Rate) *body {
+	if r == (registry.Rate{}) {
+		return nil
+	}
+	if !r.Valid() {
+		b.omit(prefix+"events_per_second", "%g events a second with a burst of %d are no valid limit", r.PerSecond, r.Burst)
+		return nil
+	}
+	in := &body{w: b.w, addr: b.addr}
+	in.set("", "events_per_second", numberText(r.PerSecond))
+	in.set("", "burst", strconv.FormatInt(r.Burst, 10))
+	return in
+}
+
+func (w *writer) rate(kind string, rate *body) {
+	if rate != nil {
+		w.plain(rate, kind)
+	}
+}
+
+func (w *writer) platform(p *registry.Platform) {
+	b := &body{w: w, addr: p.Addr}
+	metric := p.Addr.Name()
+	if _, known := platformMetrics[metric]; !known {
+		w.skip(b, "the platform has no such metric")
+		return
+	}
+	said := b.platformLimit(metric, "warning", p.Warning)
+	if p.Warning.Set && p.Critical.Set && p.Critical.Value < p.Warning.Value {
+		b.omit("critical", "%s is below warning", p.Critical)
+	} else {
+		said = b.platformLimit(metric, "critical", p.Critical) || said
+	}
+	if !said {
+		w.skip(b, "none of its limits can be said")
+		return
+	}
+	w.block(b, "platform", metric)
+}
+
+// platformLimit writes a limit as platformMetrics reads it.
+func (b *body) platformLimit(metric, name string, v registry.Bound) bool {
+	if !v.Set {
+		return false
+	}
+	if why := numberFault(v.Value); why != "" {
+		b.omit(name, "%s", why)
+		return false
+	}
+	switch metric {
+	case "queue_depth":
+		if v.Value < 0 || v.Value != math.Trunc(v.Value) {
+			b.omit(name, "%s is no whole number", v)
+			return false
+		}
+		return b.number(name, name, v.Value)
+	case "latency_p95":
+		if v.Value <= 0 || v.Value > maxPeriod.Seconds() {
+			b.omit(name, "%s seconds are no duration", v)
+			return false
+		}
+		d := time.Duration(math.Round(v.Value * float64(time.Second)))
+		if d.Seconds() != v.Value {
+			b.omit(name, "%s seconds are no whole milliseconds", v)
+			return false
+		}
+		return b.duration(name, d, time.Millisecond)
+	}
+	if v.Value < 0 || v.Value > 100 {
+		b.omit(name, "%s is no percentage", v)
+		return false
+	}
+	b.set(name, name, `"`+numberText(v.Value)+`%"`)
+	return true
+}
+
+// findParents finds the customers whose parent cannot be said.
+func (w *writer) findParents() {
+	const inChain, done = 1, 2
+	parent, state := make(map[string]string, len(w.s.Customers)), make(map[string]int, len(w.s.Customers))
+	w.parents = map[string]string{}
+	for _, c := range w.s.Customers {
+		parent[c.Addr.Name()] = c.Parent
+	}
+	for _, c := range w.s.Customers {
+		var chain []string
+		for at := c.Addr.Name(); ; {
+			if up, exists := parent[at]; !exists || state[at] == done {
+				break
+			} else if state[at] == inChain {
+				for _, name := range chain[slices.Index(chain, at):] {
+					w.parents[name] = "following the parents leads back to this customer"
+				}
+				break
+			} else {
+				state[at] = inChain
+				chain = append(chain, at)
+				if up == "" {
+					break
+				}
+				at = up
+			}
+		}
+		for _, name := range chain {
+			state[name] = done
+		}
+		if _, exists := parent[c.Parent]; c.Parent == "" {
+			continue
+		} else if !exists && registry.NameFault(c.Parent) == "" {
+			w.parents[c.Addr.Name()] = "" // said, and for another file to declare
+		} else if why := registry.NameFault(c.Parent); why != "" {
+			w.parents[c.Addr.Name()] = "its name " + why
+		}
+	}
+}
+
+func (w *writer) customer(c *registry.Customer) {
+	b := &body{w: w, addr: c.Addr}
+	if w.references[c.Addr] {
+		c = &registry.Customer{Addr: c.Addr}
+		b.set("reference", "reference", "true")
+	}
+	if why, odd := w.parents[c.Addr.Name()]; c.Parent == "" || !odd || why == "" {
+		if odd && c.Parent != "" {
+			b.omit("parent", "the customer %s is not declared here: another file of the same directory must do it", quote(c.Parent))
+		}
+		b.text("parent", c.Parent, maxName)
+	} else {
+		b.omit("parent", "%s: %s", quote(c.Parent), why)
+	}
+	b.object("metadata", c.Metadata)
+	all, device := b.rate("limits.", c.Rate), b.rate("limits.device.", c.DeviceRate)
+	if !w.open(b, "customer", c.Addr.Name()) {
+		return
+	}
+	if all != nil || device != nil {
+		w.begin("limits")
+		if all != nil {
+			w.attributes(all)
+		}
+		w.rate("device", device)
+		w.end()
+	}
+	w.lifecycle(c.Lifecycle)
+	for _, p := range inside(w.s.Projects, c.Addr.Path) {
+		w.project(p)
+	}
+	w.end()
+}
+
+// inside returns the objects whose path begins with that of what they are in.
+func inside[O registry.Object](list []O, path string) []O {
+	at := func(prefix string) int {
+		i, _ := slices.BinarySearchFunc(list, prefix, func(o O, prefix string) int { return cmp.Compare(o.Address().Path, prefix) })
+		return i
+	}
+	return list[at(path+"/"):at(path+string('/'+1))]
+}
+
+func (w *writer) project(p *registry.Project) {
+	b := &body{w: w, addr: p.Addr}
+	if w.references[p.Addr] {
+		b.set("reference", "reference", "true")
+		p = &registry.Project{Addr: p.Addr}
+	}
+	b.text("description", p.Description, maxText)
+	if !w.open(b, "project", p.Addr.Name()) {
+		return
+	}
+	w.lifecycle(p.Lifecycle)
+	parameters := map[string]*parameter{} // by short name, as reading will find them
+	for _, p := range inside(w.s.Parameters, p.Addr.Path) {
+		if said := w.parameter(p); said != nil {
+			parameters[said.short] = said
+		}
+	}
+	for _, short := range w.others[p.Addr] {
+		parameters[short] = &parameter{short: short} // of whose interval reading knows nothing
+	}
+	for _, s := range inside(w.s.Sites, p.Addr.Path) {
+		w.site(s, parameters)
+	}
+	w.end()
+}
+
+// parameter returns what a device's list of parameters refers to, or nil when it cannot be said.
+func (w *writer) parameter(p *registry.Parameter) *parameter {
+	b := &body{w: w, addr: p.Addr}
+	short := p.Addr.Name()
+	if registry.ShortName(short) != short || !norm.NFC.IsNormalString(short) {
+		w.skip(b, "its key ends in %s, and a declared one is in lower case, without spaces, in Unicode's normal form C", quote(short))
+		return nil
+	}
+	switch why := registry.NameFault(p.Name); {
+	case why != "":
+		b.omit("name", "%s %s", quote(p.Name), why)
+	case p.Name != short:
+		b.set("name", "name", quoteText(p.Name))
+	}
+	b.text("unit", p.Unit, maxName)
+	b.choice("type", string(p.Type), string(registry.TypeFloat), string(registry.TypeInt), string(registry.TypeBool))
+	b.bound("min", p.Min)
+	if p.Min.Set && p.Max.Set && p.Max.Value < p.Min.Value {
+		b.omit("max", "%s is below min", p.Max)
+	} else {
+		b.bound("max", p.Max)
+	}
+	if p.Required {
+		b.set("required", "required", "true")
+	}
+	said := &parameter{short: short}
+	if b.duration("interval", p.Interval, time.Millisecond) {
+		said.proto.Interval = p.Interval
+	}
+	b.text("description", p.Description, maxText)
+	b.choice("on_violation", string(p.OnViolation), string(registry.Flag), string(registry.Reject), string(registry.Accept))
+	if p.Quality > 0 {
+		b.set("default_quality", "default_quality", strconv.Itoa(int(p.Quality)))
+	}
+	if !w.open(b, "parameter", short) {
+		return nil
+	}
+	w.lifecycle(p.Lifecycle)
+	for _, t := range inside(w.s.Thresholds, p.Addr.Path) {
+		w.threshold(t)
+	}
+	w.end()
+	return said
+}
+
+func (w *writer) threshold(t *registry.Threshold) {
+	b := &body{w: w, addr: t.Addr}
+	said := b.bound("above", t.Above)
+	if t.Above.Set && t.Below.Set && t.Below.Value >= t.Above.Value {
+		b.omit("below", "%s is not less than above", t.Below)
+	} else {
+		said = b.bound("below", t.Below) || said
+	}
+	if !said {
+		w.skip(b, "it has no limit that can be said")
+		return
+	}
+	b.duration("for", t.For, 0)
+	if t.Deadband < 0 {
+		b.omit("deadband", "%g is negative", t.Deadband)
+	} else if t.Deadband != 0 {
+		b.number("deadband", "deadband", t.Deadband)
+	}
+	b.choice("severity", t.Severity, "warning", "critical")
+	w.block(b, "threshold", t.Addr.Name())
+}
+
+func (w *writer) site(s *registry.Site, parameters map[string]*parameter) {
+	b := &body{w: w, addr: s.Addr}
+	if w.references[s.Addr] {
+		b.set("reference", "reference", "true")
+		s = &registry.Site{Addr: s.Addr}
+	}
+	b.object("location", s.Location)
+	if !w.open(b, "site", s.Addr.Name()) {
+		return
+	}
+	w.lifecycle(s.Lifecycle)
+	for _, d := range inside(w.s.Devices, s.Addr.Path) {
+		w.device(d, parameters)
+	}
+	w.end()
+}
+
+func (w *writer) device(d *registry.Device, parameters map[string]*parameter) {
+	b := &body{w: w, addr: d.Addr}
+	b.word("type", d.Type, "")
+	if len(b.attrs) == 0 {
+		b.set("type", "type", `"unknown"`) // one is required
+	}
+	if strings.TrimSpace(d.ExternalID) != d.ExternalID {
+		b.omit("external_id", "%s begins or ends with a space", quote(d.ExternalID))
+	} else {
+		b.text("external_id", d.ExternalID, maxName)
+	}
+	b.word("status", d.State, "active")
+	names := b.parameters(d.Parameters, parameters)
+	switch least := smallestInterval(names, parameters); {
+	case d.Interval == least:
+	case d.Interval == 0:
+		b.omit("interval", "it has none, and without one it is the %s of its parameters", least)
+	default:
+		b.duration("interval", d.Interval, time.Millisecond)
+	}
+	if len(names) > 0 {
+		b.set("parameters", "parameters", list(names))
+	}
+	limits := b.rate("limits.", d.Rate)
+	if !w.open(b, "device", d.Addr.Name()) {
+		return
+	}
+	w.rate("limits", limits)
+	w.lifecycle(d.Lifecycle)
+	w.end()
+}
+
+func (w *writer) lifecycle(l registry.Lifecycle) {
+	if l.PreventDestroy {
+		b := &body{w: w}
+		b.set("", "prevent_destroy", "true")
+		w.plain(b, "lifecycle")
+	}
+}
+
+// parameters returns the names of a device's parameters that its project declares.
+func (b *body) parameters(names []string, declared map[string]*parameter) []string {
+	const most = 10_000
+	if len(names) > most {
+		b.omit("parameters", "it lists %d, and may list up to %d", len(names), most)
+		return nil
+	}
+	var unknown []string
+	known := make([]string, 0, len(names))
+	for i, name := range names {
+		switch {
+		case declared[name] == nil:
+			unknown = append(unknown, quote(name))
+		case slices.Contains(names[:i], name):
+			unknown = append(unknown, quote(name)+" a second time")
+		default:
+			known = append(known, name)
+		}
+	}
+	if n := len(unknown); n > 0 {
+		const shown = 5
+		if n > shown {
+			unknown = append(unknown[:shown], fmt.Sprintf("and %d more", n-shown))
+		}
+		b.omit("parameters", "its project has no parameter %s", strings.Join(unknown, ", "))
+	}
+	return known
+}
+
+// list writes names on one line, or on as many as there are.
+func list(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = quoteText(name)
+	}
+	if line := "[" + strings.Join(quoted, ", ") + "]"; len(line) <= lineWidth {
+		return line
+	}
+	return "[\n" + strings.Join(quoted, ",\n") + ",\n]"
+}
+
+const lineWidth = 90 // of a list or an object, before it takes several lines
+
+// strays are objects that are in nothing that is there.
+func (w *writer) strays() {
+	stray := func(a registry.Address, reason string) { w.skip(&body{w: w, addr: a}, "%s", reason) }
+	in := func(found bool, a registry.Address, what string) {
+		if !found {
+			stray(a, "there is no "+what+" that it is in")
+		}
+	}
+	for _, p := range w.s.Projects {
+		in(has(w.s.Customers, p.Addr), p.Addr, "customer")
+	}
+	for _, s := range w.s.Sites {
+		in(has(w.s.Projects, s.Addr), s.Addr, "project")
+	}
+	for _, p := range w.s.Parameters {
+		in(has(w.s.Projects, p.Addr), p.Addr, "project")
+	}
+	for _, t := range w.s.Thresholds {
+		in(has(w.s.Parameters, t.Addr), t.Addr, "parameter")
+	}
+	for _, d := range w.s.Devices {
+		in(has(w.s.Sites, d.Addr), d.Addr, "site")
+	}
+}
+
+// has reports whether a list sorted by address holds what the object at a is in.
+func has[O registry.Object](list []O, a registry.Address) bool {
+	if !strings.Contains(a.Path, "/") {
+		return false
+	}
+	_, found := slices.BinarySearchFunc(list, a.ParentPath(), func(o O, path string) int { return cmp.Compare(o.Address().Path, path) })
+	return found
+}
+
+// quoteText writes a text as an expression: in quotes, or, because HCL normalises what is in quotes, by way of JSON.
+func quoteText(s string) string {
+	if norm.NFC.IsNormalString(s) {
+		return literalText(s)
+	}
+	return `jsondecode(` + literalText(asciiJSON(s)) + `)`
+}
+
+func literalText(s string) string {
+	out := make([]byte, 0, len(s)+2)
+	out = append(out, '"')
+	for i, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			out = append(out, '\\', byte(r))
+		case r == '\n':
+			out = append(out, `\n`...)
+		case r == '\t':
+			out = append(out, `\t`...)
+		case r == '\r':
+			out = append(out, `\r`...)
+		case (r == '$' || r == '%') && i+1 < len(s) && s[i+1] == '{':
+			out = append(out, byte(r), byte(r))
+		case r == ' ' || unicode.IsPrint(r):
+			out = utf8.AppendRune(out, r)
+		case r > 0xffff:
+			out = fmt.Appendf(out, `\U%08x`, r)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+	}
+	return string(append(out, '"'))
+}
+
+// asciiJSON writes a text or a JSON text as JSON in ASCII.
+func asciiJSON(s string) string {
+	var buffer bytes.Buffer
+	enc := json.NewEncoder(&buffer)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(s) // a text can be encoded
+	return escapeJSON(strings.TrimSuffix(buffer.String(), "\n"))
+}
+
+func escapeJSON(text string) string {
+	var out strings.Builder
+	for _, r := range text {
+		switch {
+		case r < utf8.RuneSelf:
+			out.WriteByte(byte(r))
+		case r > 0xffff:
+			r -= 0x10000
+			fmt.Fprintf(&out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		default:
+			fmt.Fprintf(&out, `\u%04x`, r)
+		}
+	}
+	return out.String()
+}
+
+// object adds a JSON object in canonical form; "" is none.
+func (b *body) object(name, text string) {
+	if text == "" {
+		return
+	}
+	expr, why := objectText(text)
+	if why != "" {
+		b.omit(name, "%s", why)
+		return
+	}
+	b.set(name, name, expr)
+}
+
+// maxLiteral is how deep an object is nested that is written out. The blocks around it count in what a file may nest.
+const maxLiteral = 12
+
+// objectText writes a JSON object, as an object or by way of jsondecode, or says why it can't.
+func objectText(text string) (expr, why string) {
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.UseNumber()
+	var object map[string]any
+	if err := dec.Decode(&object); err != nil || object == nil {
+		return "", "it is no JSON object"
+	}
+	v, ok := floats(object)
+	if !ok {
+		return "", "it has a number that can't be kept exactly"
+	}
+	if _, ok := weigh(v, maxJSON, maxDepth); !ok {
+		return "", fmt.Sprintf("it has more than %d bytes, or is nested more than %d deep", maxJSON, maxDepth)
+	}
+	// What reading would make of it.
+	again, err := json.Marshal(v)
+	if err == nil && strings.Contains(string(again), `\u0000`) {
+		return "", `it contains \u0000`
+	}
+	canonical := ""
+	if err == nil {
+		canonical, err = registry.CanonicalJSON(again)
+	}
+	if err != nil || canonical != text {
+		return "", "it has a number that can't be kept exactly, or text that is no UTF-8"
+	}
+	if _, flat := weigh(v, math.MaxInt, maxLiteral); !flat || !norm.NFC.IsNormalString(text) {
+		exact, err := json.Marshal(exponents(v))
+		if err != nil {
+			return "", "it can't be written as JSON"
+		}
+		return "jsondecode(" + literalText(escapeJSON(string(exact))) + ")", ""
+	}
+	return string(appendValue(nil, v)), ""
+}
+
+// floats replaces the numbers in a decoded value, as reading does.
+func floats(v any) (any, bool) {
+	switch v := v.(type) {
+	case json.Number:
+		f, err := v.Float64()
+		return f, err == nil
+	case []any:
+		for i := range v {
+			var ok bool
+			if v[i], ok = floats(v[i]); !ok {
+				return nil, false
+			}
+		}
+	case map[string]any:
+		for key := range v {
+			var ok bool
+			if v[key], ok = floats(v[key]); !ok {
+				return nil, false
+			}
+		}
+	}
+	return v, true
+}
+
+// exponents writes the numbers that jsondecode would take for identifiers, being long, with an exponent.
+func exponents(v any) any {
+	switch v := v.(type) {
+	case float64:
+		if math.Abs(v) > 1<<53 {
+			return json.Number(strconv.FormatFloat(v, 'e', -1, 64))
+		}
+	case []any:
+		for i := range v {
+			v[i] = exponents(v[i])
+		}
+	case map[string]any:
+		for key := range v {
+			v[key] = exponents(v[key])
+		}
+	}
+	return v
+}
+
+// appendValue writes a value: on one line when it is short.
+func appendValue(out []byte, v any) []byte {
+	switch v := v.(type) {
+	case nil:
+		return append(out, "null"...)
+	case bool:
+		return strconv.AppendBool(out, v)
+	case float64:
+		return append(out, numberText(v)...)
+	case string:
+		return append(out, literalText(v)...)
+	case []any:
+		items := make([]string, len(v))
+		for i := range v {
+			items[i] = string(appendValue(nil, v[i]))
+		}
+		return appendItems(out, '[', ']', "", items, ",")
+	case map[string]any:
+		items := make([]string, 0, len(v))
+		for _, key := range sortedKeys(v) {
+			items = append(items, keyText(key)+" = "+string(appendValue(nil, v[key])))
+		}
+		return appendItems(out, '{', '}', " ", items, "")
+	}
+	return out
+}
+
+// appendItems writes items between brackets, with pad inside them on one line, and stop after each on several.
+func appendItems(out []byte, opening, closing byte, pad string, items []string, stop string) []byte {
+	line := strings.Join(items, ", ")
+	out = append(out, opening)
+	switch {
+	case len(items) == 0:
+	case len(line) <= lineWidth && !strings.Contains(line, "\n"):
+		out = append(append(append(out, pad...), line...), pad...)
+	default:
+		out = append(out, '\n')
+		for _, item := range items {
+			out = append(append(append(out, item...), stop...), '\n')
+		}
+	}
+	return append(out, closing)
+}
+
+// keyText writes the key of an object: bare when it is a plain word.
+func keyText(key string) string {
+	plain := key != "" && isIdent(key[0]) && !slices.Contains([]string{"true", "false", "null", "for", "if"}, key)
+	for i := range len(key) {
+		plain = plain && (isIdent(key[i]) || isDigit(key[i]))
+	}
+	if plain {
+		return key
+	}
+	return literalText(key)
+}
