@@ -1,7 +1,8 @@
 // Package config reads the declaration of an estate, written in HCL, into a registry.Snapshot.
 //
-// A declaration is one file, or a directory of *.hcl files that count as one, but for *.nsreadytest.hcl, its tests. The label of a block is the name of what
-// it declares, and nesting says what belongs to what:
+// A declaration is one file, or a directory of *.hcl files that count as one, but for *.nsreadytest.hcl, its tests, and
+// *.auto.nsvars.hcl, values for its variables. The label of a block is the name of what it declares, and nesting says what
+// belongs to what:
 //
 //	retention { … }   limits { … }   platform "queue_depth" { … }   locals { … }
 //	template "energy_meter" {  parameter "voltage" { … threshold "high" { … } } }

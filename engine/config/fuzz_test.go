@@ -72,11 +72,16 @@ func FuzzLoadFiles(f *testing.F) {
 	})
 }
 
-// checkLoad holds a load to what holds for all: its time, and diagnostics that are complete.
+// checkLoad holds a load, and lint where there is no error, to what holds for all: its time, and diagnostics that are complete.
 func checkLoad(t *testing.T, files map[string]string, inputs ...Input) {
 	t.Helper()
 	start := time.Now()
-	snapshot, sources, diags := load(files, inputs...)
+	l := added(files, inputs...)
+	l.lints = true
+	snapshot, sources, diags := l.finish()
+	if !diags.HasErrors() {
+		diags = l.lint(snapshot)
+	}
 	if d := time.Since(start); d > 5*time.Second {
 		t.Errorf("took %v", d)
 	}

@@ -70,7 +70,7 @@ type linter struct {
 	*loader
 	s          *registry.Snapshot
 	code       string                            // of the rule at work
-	written    map[*hcl.Range]*block             // by the ranges of origins; those of devices that were parsed apart are made when wanted
+	written    map[*hcl.Range]*block             // by the ranges of origins; without devices that were parsed apart
 	parameters map[string]*registry.Parameter    // by path
 	thresholds map[string][]*registry.Threshold  // by their parameter's path
 	seen       map[finding]bool                  // a template in two projects has its mistakes once
@@ -137,7 +137,7 @@ func (l *loader) allModules() []*module {
 // warn reports an attribute of a declared object, or its block when the attribute is not set.
 func (x *linter) warn(addr registry.Address, attr, detail string, args ...any) *hcl.Diagnostic {
 	from := x.declaredAt(addr)
-	if written := x.attributes(from.rng)[attr]; written != nil {
+	if written := x.attribute(from.rng, attr); written != nil {
 		return x.warnAt(written.Expr.Range(), from.in, detail, args...)
 	}
 	return x.warnAt(*from.rng, from.in, detail, args...)
@@ -160,31 +160,29 @@ func (x *linter) warnAt(rng hcl.Range, in *each, detail string, args ...any) *hc
 
 // isSet reports whether the block that declares an object sets an attribute, even to "".
 func (x *linter) isSet(addr registry.Address, attr string) bool {
-	return x.attributes(x.declaredAt(addr).rng)[attr] != nil
+	return x.attribute(x.declaredAt(addr).rng, attr) != nil
 }
 
-// attributes returns what a block sets.
-func (x *linter) attributes(of *hcl.Range) hcl.Attributes {
-	b := x.written[of]
-	if b == nil {
-		b = &block{attrs: x.inPiece(of)}
-		x.written[of] = b
+// attribute returns what the block at a place sets, or nil.
+func (x *linter) attribute(of *hcl.Range, name string) *hcl.Attribute {
+	if b := x.written[of]; b != nil {
+		return b.attrs[name]
 	}
-	return b.attrs
-}
-
-// inPiece parses a device that was not kept.
-func (x *linter) inPiece(at *hcl.Range) hcl.Attributes {
-	for _, list := range x.pieces[at.Filename] {
-		i, found := slices.BinarySearchFunc(list, at.Start.Byte, func(p piece, start int) int { return cmp.Compare(p.start, start) })
-		if !found {
+	// It is a device that was parsed apart, and not kept.
+	src := x.sources.Files[of.Filename].Bytes
+	for _, list := range x.pieces[of.Filename] {
+		if of.Start.Byte < list[0].start || of.Start.Byte >= list[len(list)-1].end {
 			continue
 		}
-		file, _ := hclsyntax.ParseConfig(x.sources.Files[at.Filename].Bytes[list[i].start:list[i].end], at.Filename, list[i].pos)
+		i, found := slices.BinarySearchFunc(list, of.Start.Byte, func(p piece, start int) int { return cmp.Compare(p.start, start) })
+		if !found || !bytes.Contains(src[list[i].start:list[i].end], []byte(name)) {
+			continue
+		}
+		file, _ := hclsyntax.ParseConfig(src[list[i].start:list[i].end], of.Filename, list[i].pos)
 		content, _ := file.Body.Content(siteSchema)
 		for _, b := range content.Blocks {
 			inside, _ := b.Body.Content(deviceSchema)
-			return inside.Attributes
+			return inside.Attributes[name]
 		}
 	}
 	return nil
