@@ -7,7 +7,7 @@ export GOTOOLCHAIN ?= auto
 FUZZTIME ?= 30s
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: postgres build ## Run a demo: everything in one process, with simulated devices
 	bin/nsready up -config nsready.hcl -simulate
@@ -21,6 +21,9 @@ test: go postgres ## Run all tests with the race detector, against real PostgreS
 
 bench: postgres build ## Measure the service beside what the machine can do at best; writes bench.json and bench.svg
 	$(GO) run ./loadgen/bench $(BENCHFLAGS)
+
+bench-plan: postgres build ## Measure validate, plan and apply over 10,000 to 1,000,000 devices; writes bench-plan.json
+	$(GO) run ./loadgen/planbench $(BENCHFLAGS)
 
 fuzz: go postgres ## Fuzz each target for FUZZTIME (30s)
 	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
@@ -61,4 +64,4 @@ go:
 postgres:
 	@.ci/setup postgres
 
-.PHONY: help run test bench fuzz fmt check build clean go postgres
+.PHONY: help run test bench bench-plan fuzz fmt check build clean go postgres

@@ -53,7 +53,7 @@ Example:
 		if len(rest) > 0 {
 			return p.applySaved(ctx, s, f, rest[0])
 		}
-		declared, err := loadConfig(s, p.config, p.json)
+		declared, err := loadConfig(s, p.config, p.json, p.variables...)
 		if err != nil {
 			return err
 		}

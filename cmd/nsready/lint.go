@@ -29,6 +29,8 @@ are findings.
 Example:
   nsready lint -fail-on=warning estates/north`)
 	path := f.String("config", defaultConfig, configUsage)
+	var given variables
+	given.register(f)
 	asJSON := f.Bool("json", false, "print the findings as JSON")
 	failOn := f.String("fail-on", "error", "exit with 2 when there are findings: error or `warning`")
 	err := func() error {
@@ -42,7 +44,7 @@ Example:
 		if len(rest) > 0 {
 			*path = rest[0]
 		}
-		_, sources, diags := config.Lint(*path)
+		_, sources, diags := config.Lint(*path, given...)
 		v := linted{FormatVersion: formatVersion, Diagnostics: describe(diags, sources)}
 		v.ErrorCount, v.WarningCount = countSeverities(v.Diagnostics)
 		switch {

@@ -20,10 +20,12 @@ import (
 // target says which declaration goes to which database.
 type target struct {
 	config, databaseURL, data string
+	variables                 variables
 }
 
 func (t *target) register(f *flags) {
 	f.StringVar(&t.config, "config", defaultConfig, configUsage)
+	t.variables.register(f)
 	t.registerDatabase(f)
 }
 
@@ -59,7 +61,7 @@ Example:
 				return err
 			}
 		}
-		declared, err := loadConfig(s, p.config, p.json)
+		declared, err := loadConfig(s, p.config, p.json, p.variables...)
 		if err != nil {
 			return err
 		}

@@ -84,6 +84,8 @@ The exit code is 0 when all pass, 1 when they could not be run, and 2 when some 
 Example:
   nsready test -junit report.xml -config estates/north`)
 	configPath := f.String("config", defaultConfig, configUsage)
+	var given variables
+	given.register(f)
 	asJSON := f.Bool("json", false, "print the outcome as JSON")
 	junit := f.String("junit", "", "write the outcome to `FILE` too, in JUnit's XML")
 	pattern := f.String("run", "", "run only tests whose names match `REGEXP`")
@@ -97,7 +99,7 @@ Example:
 		if err != nil {
 			return fmt.Errorf("-run: %w", err)
 		}
-		declared, err := loadConfig(s, *configPath, *asJSON)
+		declared, err := loadConfig(s, *configPath, *asJSON, given...)
 		if err != nil {
 			return err
 		}

@@ -42,6 +42,8 @@ applied the declaration. Ctrl-C stores what is in the queue and stops everything
 Example:
   nsready up -config nsready.hcl -simulate`)
 	f.StringVar(&o.config, "config", "nsready.hcl", "the declaration, a `path` to a file or directory")
+	var given variables
+	given.register(f)
 	f.StringVar(&o.data, "data", ".nsready", "`directory` of all that is kept")
 	f.StringVar(&o.collector, "collector", "127.0.0.1:8001", "`address` of the collector, port 0 for a free one")
 	f.StringVar(&o.admin, "admin", "127.0.0.1:8000", "`address` of the admin API")
@@ -55,7 +57,7 @@ Example:
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	declared, err := loadConfig(s, o.config, asJSON)
+	declared, err := loadConfig(s, o.config, asJSON, given...)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,8 @@ What is valid and probably a mistake is shown as a warning; see 'nsready lint'.
 Example:
   nsready validate estates/north`)
 	path := f.String("config", defaultConfig, configUsage)
+	var given variables
+	given.register(f)
 	asJSON := f.Bool("json", false, "print the diagnostics as JSON")
 	rest, err := f.parse(args, 1)
 	if err != nil {
@@ -40,7 +42,7 @@ Example:
 	if len(rest) > 0 {
 		*path = rest[0]
 	}
-	declared, sources, diags := config.Lint(*path)
+	declared, sources, diags := config.Lint(*path, given...)
 	list := describe(diags, sources)
 	if *asJSON {
 		v := validation{FormatVersion: formatVersion, Valid: !diags.HasErrors(), Diagnostics: list}
@@ -61,8 +63,8 @@ Example:
 }
 
 // loadConfig reads a declaration for a command that goes on with it, and reports what is wrong with it.
-func loadConfig(s *streams, path string, asJSON bool) (*registry.Snapshot, error) {
-	declared, sources, diags := config.Load(path)
+func loadConfig(s *streams, path string, asJSON bool, given ...config.Input) (*registry.Snapshot, error) {
+	declared, sources, diags := config.Load(path, given...)
 	if err := reportDiagnostics(s, diags, sources, asJSON); err != nil {
 		return nil, err
 	}

@@ -34,20 +34,43 @@ type block struct {
 	name   hcl.Range // of the label
 	attrs  hcl.Attributes
 	blocks []*block
+	pieces []piece    // blocks inside it that are parsed when they are wanted
+	opened bool       // they were, once
+	inEach bool       // it or a block around it has for_each
+	outer  string     // type of the block around it
+	module *module    // of a module block
+	at     *hcl.Range // rng, for those that outlive the block
+	places map[string]*hcl.Range
+}
+
+// place returns where the value of an attribute is written. It does not keep the block in memory.
+func (b *block) place(name string) *hcl.Range {
+	rng := b.places[name]
+	if rng == nil {
+		if b.places == nil {
+			b.places = map[string]*hcl.Range{}
+		}
+		written := b.attrs[name].Expr.Range()
+		rng = &written
+		b.places[name] = rng
+	}
+	return rng
 }
 
 // schemas say what each block may contain, by its type.
 var schemas = map[string]*hcl.BodySchema{
-	"retention": retentionSchema,
-	"limits":    limitsSchema,
-	"platform":  platformSchema,
-	"template":  templateSchema,
-	"parameter": parameterSchema,
-	"threshold": thresholdSchema,
-	"customer":  customerSchema,
-	"project":   projectSchema,
-	"site":      siteSchema,
-	"device":    deviceSchema,
+	"retention":  retentionSchema,
+	"variable":   variableSchema,
+	"validation": validationSchema,
+	"limits":     limitsSchema,
+	"platform":   platformSchema,
+	"template":   templateSchema,
+	"parameter":  parameterSchema,
+	"threshold":  thresholdSchema,
+	"customer":   customerSchema,
+	"project":    projectSchema,
+	"site":       siteSchema,
+	"device":     deviceSchema,
 
 	"declaration": declarationSchema,
 	"moved":       movedSchema,
@@ -92,9 +115,16 @@ func labelled(types ...string) []hcl.BlockHeaderSchema {
 
 // block checks the structure of a block and of those inside it. outer is the type of the block around it, "" for none.
 func (l *loader) block(b *hcl.Block, outer string) *block {
-	out := &block{kind: b.Type, rng: b.DefRange}
+	out := &block{kind: b.Type, outer: outer, rng: b.DefRange, at: &hcl.Range{}}
+	*out.at = b.DefRange
 	if len(b.Labels) > 0 {
 		out.label, out.name = norm.NFC.String(b.Labels[0]), b.LabelRanges[0]
+	}
+	if b.Type == "module" { // its attributes are the variables of the module
+		attrs, diags := b.Body.JustAttributes()
+		l.contentDiags(diags)
+		out.attrs = attrs
+		return out
 	}
 	schema := schemas[b.Type+" in "+outer]
 	if schema == nil {
@@ -111,16 +141,27 @@ func (l *loader) block(b *hcl.Block, outer string) *block {
 	for _, inner := range content.Blocks {
 		out.blocks = append(out.blocks, l.block(inner, b.Type))
 	}
+	if body, ok := b.Body.(*hclsyntax.Body); ok && b.Type == "site" {
+		out.pieces = l.pieces[b.DefRange.Filename][body.SrcRange.Start.Byte]
+	}
 	return out
 }
 
 // inspectBlock looks for what can't be evaluated. inEach says that an outer block has for_each.
 func (l *loader) inspectBlock(b *block, inEach bool) {
 	inside := inEach || b.attrs["for_each"] != nil
+	b.inEach = inside
 	for name, attr := range b.attrs {
+		if b.kind == "module" && name == "source" {
+			continue // no expression
+		}
 		if !l.inspect(attr.Expr, inside && name != "for_each" || inEach) {
 			l.broken[attr.Expr] = true
 		}
+	}
+	if b.kind == "module" {
+		l.inspectModuleBlock(b)
+		return
 	}
 	if b.attrs["for_each"] != nil && b.attrs["name"] == nil {
 		l.report(b.attrs["for_each"].NameRange, nil, "Missing name", "A %s with for_each needs a name that differs from element to element, such as name = each.value.name or name = \"%s-${each.key}\".", b.kind, b.label)
@@ -144,6 +185,9 @@ func (l *loader) instances(b *block, outer *each) iter.Seq[*each] {
 			return
 		}
 		next := func(key, value any) bool { return !l.stopped && yield(&each{key, value}) }
+		if attributes, ok := object(v); ok {
+			v = attributes
+		}
 		switch v := v.(type) {
 		case []any:
 			for i, item := range v {
@@ -177,7 +221,7 @@ type fields struct {
 	in *each
 }
 
-func (f fields) origin() origin { return origin{&f.b.rng, f.in} }
+func (f fields) origin() origin { return origin{f.b.at, f.in} }
 
 // wrong reports an attribute's value. Problems with the attribute's name or absence are the schema's.
 func (f fields) wrong(name, summary, detail string, args ...any) {
@@ -352,7 +396,11 @@ func (f fields) duration(name string, least time.Duration) time.Duration {
 	}
 	d, why := time.Duration(0), "is no text"
 	if s, isText := v.(string); isText {
-		d, why = parseDuration(s)
+		if known, ok := f.l.durations[s]; ok {
+			d, why = known, ""
+		} else if d, why = parseDuration(s); why == "" && len(f.l.durations) < 1000 {
+			f.l.durations[s] = d
+		}
 	}
 	if why != "" {
 		f.wrong(name, "Invalid duration", "%s is %s, which %s. A duration is a number with a unit, such as \"90d\", \"1h30m\", \"5m\", \"10s\" or \"250ms\".", name, describe(v), why)
@@ -403,16 +451,16 @@ func (f fields) object(name string) string {
 	if !ok {
 		return ""
 	}
-	object, ok := v.(map[string]any)
+	attributes, ok := object(v)
 	if !ok {
 		f.wrong(name, "Wrong type", "%s is an object, such as { city = \"Pune\" }; this is %s.", name, describe(v))
 		return ""
 	}
-	if _, ok := weigh(object, maxJSON, maxDepth); !ok {
+	if _, ok := weigh(attributes, maxJSON, maxDepth); !ok {
 		f.wrong(name, "Value too large", "%s may have up to %d bytes and be nested %d deep.", name, maxJSON, maxDepth)
 		return ""
 	}
-	data, err := json.Marshal(object)
+	data, err := json.Marshal(attributes)
 	if err == nil && strings.Contains(string(data), `\u0000`) {
 		err = fmt.Errorf("it contains a NUL character")
 	}
@@ -428,8 +476,9 @@ func (f fields) object(name string) string {
 
 // reference is the name of something declared elsewhere, and where it was written.
 type reference struct {
-	name string
-	rng  hcl.Range
+	name  string
+	rng   *hcl.Range
+	scope *scope // that it was written in
 }
 
 // reference returns an attribute that names something else; the name is "" when it is not set.
@@ -443,7 +492,7 @@ func (f fields) reference(name string) reference {
 		f.wrong(name, "Wrong type", "%s is a name; this is %s.", name, describe(v))
 		return reference{}
 	}
-	return reference{s, f.b.attrs[name].Expr.Range()}
+	return reference{s, f.b.place(name), f.l.scope}
 }
 
 // references returns an attribute that lists names, at least one; nil when it is not set.
@@ -471,19 +520,20 @@ func (f fields) references(name string) []reference {
 		return nil
 	}
 	var list []reference
-	rng := f.b.attrs[name].Expr.Range()
+	rng := f.b.place(name)
 	tuple, isTuple := f.b.attrs[name].Expr.(*hclsyntax.TupleConsExpr)
 	for i, item := range items {
 		at := rng
 		if isTuple {
-			at = tuple.Exprs[i].Range()
+			each := tuple.Exprs[i].Range()
+			at = &each
 		}
 		s, isText := item.(string)
 		if !isText || s == "" {
-			f.l.report(at, f.in, "Wrong type", "%s is a list of names; this is %s.", name, describe(item))
+			f.l.report(*at, f.in, "Wrong type", "%s is a list of names; this is %s.", name, describe(item))
 			continue
 		}
-		list = append(list, reference{s, at})
+		list = append(list, reference{s, at, f.l.scope})
 	}
 	return list
 }

@@ -25,15 +25,8 @@ func examine(t *testing.T, code, src string) hcl.Diagnostics {
 		_, _, diags = l.tests("main.nsreadytest.hcl", []byte(src), declared)
 		return diags
 	}
-	l := newLoader()
-	l.env = func(name string) string { return map[string]string{"SITE": "north"}[name] }
-	l.read = func(name string) ([]byte, error) {
-		if text, ok := companions[name]; ok {
-			return []byte(text), nil
-		}
-		return nil, os.ErrNotExist
-	}
-	l.add("main.hcl", []byte(src))
+	l := added(loadSource([]byte(src)))
+	l.lints = true
 	snapshot, _, diags := l.finish()
 	if !diags.HasErrors() && strings.HasPrefix(code, "NSL") {
 		diags = l.lint(snapshot)
@@ -145,6 +138,19 @@ func TestCodes(t *testing.T) {
 	take("JSON", diags)
 	_, _, diags = LoadTests("testdata/none", nil)
 	take("no test file", diags)
+	_, _, diags = Load("../../nsready.hcl", Input{File: "testdata/none"})
+	take("no file of values", diags)
+	nested := map[string]string{"main.hcl": "module \"m\" {\n  source = \"./0\"\n}\n"}
+	for i := range maxModuleIn + 1 {
+		nested[fmt.Sprintf("%d/m.hcl", i)] = fmt.Sprintf("module \"m\" {\n  source = \"../%d\"\n}\n", i+1)
+	}
+	_, _, diags = load(nested)
+	take("modules", diags)
+	l := newLoader()
+	l.size = maxAllSource
+	l.add("main.hcl", []byte("customer \"a\" {\n}\n"))
+	_, _, diags = l.finish()
+	take("more than all files may have", diags)
 
 	for _, e := range Explanations() {
 		if e.Wrong == "" && !produced[e.Code] && e.Code != "NSL0017" && e.Code != "NSC0028" { // TestLintSecrets; two million objects

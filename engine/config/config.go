@@ -1,7 +1,8 @@
 // Package config reads the declaration of an estate, written in HCL, into a registry.Snapshot.
 //
-// A declaration is one file, or a directory of *.hcl files that count as one, but for *.nsreadytest.hcl, its tests. The label of a block is the name of what
-// it declares, and nesting says what belongs to what:
+// A declaration is one file, or a directory of *.hcl files that count as one, but for *.nsreadytest.hcl, its tests, and
+// *.auto.nsvars.hcl, values for its variables. The label of a block is the name of what it declares, and nesting says what
+// belongs to what:
 //
 //	retention { … }   limits { … }   platform "queue_depth" { … }   locals { … }
 //	template "energy_meter" {  parameter "voltage" { … threshold "high" { … } } }
@@ -15,16 +16,22 @@
 //	}
 //	declaration { … }   moved { … }   import { … }   released { … }
 //
-// A customer, project, site, device or parameter with for_each is declared once for each element of a list, set or
-// object; its name must then be set by the attribute name. In it and in the blocks inside it, each.key (the index or
+// A block that can be repeated, which all but retention and limits can, is declared once for each element of a list, set
+// or object when it has for_each; its name must then be set by the attribute name. In it and in the blocks inside it, each.key (the index or
 // key) and each.value are those of the innermost for_each; the expression of a nested for_each still sees the outer ones.
+// A variable block names a value that is given from outside (see Input), var.NAME.
+//
+// module "mill" { source = "./modules/mill" … } puts what the files of another directory below the declaration's hold at
+// its own place, the top of a file or inside a customer, project or site, for each element of its for_each. Its other
+// attributes are the values of that module's variables. Local values, variables and templates are a module's own, but for
+// the templates that are declared around it, which it can use.
+//
 // What else an expression may contain: literals, text with ${…} and %{ if }, lists, objects, local.NAME, indexing,
 // arithmetic, comparison, conditions, and the functions of this package. Reading a declaration takes bounded time and
 // memory whatever is in it, and touches no file outside its directory.
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -45,11 +52,13 @@ type Sources struct {
 	Files map[string]*hcl.File // by the name that the ranges carry; a file with errors may have no body
 }
 
-// Load reads the declaration at path, a file or a directory with *.hcl files. It reports all it finds wrong at once,
-// ordered by place. The snapshot is nil when there is an error.
-func Load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) { return newLoader().load(path) }
+// Load reads the declaration at path, a file or a directory with *.hcl files, with values for its variables. It reports
+// all it finds wrong at once, ordered by place. The snapshot is nil when there is an error.
+func Load(path string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+	return newLoader().load(path, inputs...)
+}
 
-func (l *loader) load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+func (l *loader) load(path string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return l.refuse("Declaration not readable", "%s: %s.", path, reason(err))
@@ -57,8 +66,13 @@ func (l *loader) load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostic
 	dir, names := filepath.Dir(path), []string{path}
 	if info.IsDir() {
 		dir = path
-		if names, err = listFiles(path); err != nil {
+		entries, err := os.ReadDir(path)
+		if err != nil {
 			return l.refuse("Declaration not readable", "%s: %s.", path, reason(err))
+		}
+		names = nil
+		for _, name := range declarations(entries) {
+			names = append(names, filepath.Join(path, name))
 		}
 		if len(names) == 0 {
 			return l.refuse("Declaration not readable", "The directory %s has no file whose name ends in .hcl.", path)
@@ -69,9 +83,9 @@ func (l *loader) load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostic
 		return l.refuse("Declaration not readable", "%s: %s.", dir, reason(err))
 	}
 	defer root.Close()
-	l.reach(root)
+	l.reach(dir, root)
 	for _, name := range names {
-		src, err := readRegular(os.Stat, os.OpenFile, name)
+		src, err := readRegular(os.Stat, os.OpenFile, name, maxFileSize)
 		if err != nil {
 			l.diags = append(l.diags, &hcl.Diagnostic{
 				Severity: hcl.DiagError, Summary: "Declaration not readable", Detail: fmt.Sprintf("%s: %s.", name, reason(err)),
@@ -81,45 +95,66 @@ func (l *loader) load(path string) (*registry.Snapshot, *Sources, hcl.Diagnostic
 		}
 		l.add(name, src)
 	}
+	l.given = l.gather(dir, inputs)
 	return l.finish()
 }
 
-// reach lets expressions read the environment, and files below root.
-func (l *loader) reach(root *os.Root) {
-	l.env = os.Getenv
-	l.read = func(name string) ([]byte, error) {
-		if !filepath.IsLocal(filepath.FromSlash(name)) {
-			return nil, errors.New("the path must be relative and stay below the directory of the declaration")
+// reach lets expressions read the environment, and files below root, which is the directory dir.
+func (l *loader) reach(dir string, root *os.Root) {
+	local := func(name string) (string, error) {
+		if name = filepath.FromSlash(name); !filepath.IsLocal(name) {
+			return "", errors.New("the path must be relative and stay below the directory of the declaration")
 		}
-		return readRegular(root.Stat, root.OpenFile, filepath.FromSlash(name))
+		return name, nil
+	}
+	l.env = os.Getenv
+	l.display = func(name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
+	l.read = func(name string) ([]byte, error) {
+		name, err := local(name)
+		if err != nil {
+			return nil, err
+		}
+		return readRegular(root.Stat, root.OpenFile, name, maxDataSize)
+	}
+	l.list = func(name string) ([]string, error) {
+		name, err := local(name)
+		if err != nil {
+			return nil, err
+		}
+		info, err := root.Stat(name)
+		if err == nil && !info.IsDir() { // opening another thing could block
+			err = errors.New("it is no directory")
+		}
+		if err != nil {
+			return nil, err
+		}
+		entries, err := fs.ReadDir(root.FS(), filepath.ToSlash(name))
+		return declarations(entries), err
 	}
 }
 
-// listFiles returns the paths of the *.hcl files in a directory, sorted. Hidden ones and tests don't count.
-func listFiles(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
+// declarations returns the names of the *.hcl files of a directory that declare something, sorted. Hidden ones, tests and
+// values of variables don't count.
+func declarations(entries []fs.DirEntry) (names []string) {
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) == ".hcl" && !strings.HasPrefix(e.Name(), ".") && !strings.HasSuffix(e.Name(), TestSuffix) {
-			names = append(names, filepath.Join(dir, e.Name()))
+		name := e.Name()
+		if filepath.Ext(name) == ".hcl" && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, TestSuffix) && !strings.HasSuffix(name, autoInputs) {
+			names = append(names, name)
 		}
 	}
-	return names, nil
+	return names
 }
 
 // readRegular reads a file that is neither a directory nor something whose reading could block or never end.
-func readRegular(stat func(string) (fs.FileInfo, error), open func(string, int, fs.FileMode) (*os.File, error), name string) ([]byte, error) {
+func readRegular(stat func(string) (fs.FileInfo, error), open func(string, int, fs.FileMode) (*os.File, error), name string, most int64) ([]byte, error) {
 	check := func(info fs.FileInfo) error {
 		switch {
 		case info.IsDir():
 			return errors.New("it is a directory")
 		case !info.Mode().IsRegular():
 			return errors.New("it is not a regular file")
-		case info.Size() > maxFileSize:
-			return fmt.Errorf("it has %d bytes; a file may have up to %d", info.Size(), maxFileSize)
+		case info.Size() > most:
+			return fmt.Errorf("it has %d bytes; a file may have up to %d", info.Size(), most)
 		}
 		return nil
 	}
@@ -143,7 +178,7 @@ func readRegular(stat func(string) (fs.FileInfo, error), open func(string, int, 
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
 		return nil, err
 	}
@@ -168,21 +203,24 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// parse checks and parses one file, with its line ends normalised.
-func parse(filename string, src []byte) (*hcl.File, hcl.Diagnostics) {
+// parse checks and parses one file, with its line ends normalised. The pieces are not in its body.
+func parse(filename string, src []byte) (*hcl.File, []piece, hcl.Diagnostics) {
 	if strings.HasSuffix(filename, ".json") {
-		return &hcl.File{Bytes: src}, hcl.Diagnostics{{
+		return &hcl.File{Bytes: src}, nil, hcl.Diagnostics{{
 			Severity: hcl.DiagError,
 			Summary:  "JSON syntax",
 			Detail:   "A declaration is written in HCL's own syntax, in a file whose name ends in .hcl. Data in JSON can be read with jsondecode(file(…)).",
 			Subject:  &hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos},
 		}}
 	}
-	if diags := scan(filename, src); diags.HasErrors() {
-		return &hcl.File{Bytes: src}, diags
+	text, pieces, diags := scan(filename, src)
+	if diags.HasErrors() {
+		return &hcl.File{Bytes: text}, nil, diags
 	}
-	if bytes.IndexByte(src, '\r') >= 0 {
-		src = bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n"))
+	file, diags := hclsyntax.ParseConfig(without(text, pieces), filename, hcl.InitialPos)
+	file.Bytes = text
+	if diags.HasErrors() {
+		diags = append(diags, checkPieces(filename, text, pieces)...)
 	}
-	return hclsyntax.ParseConfig(src, filename, hcl.InitialPos)
+	return file, pieces, diags
 }

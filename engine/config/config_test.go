@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -20,8 +21,13 @@ import (
 	"github.com/nsready/nsready/engine/registry"
 )
 
-// load reads a declaration from memory: the files that end in .hcl are its source.
-func load(files map[string]string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+// load reads a declaration from memory: the files that end in .hcl are its source, those below a directory that of modules.
+func load(files map[string]string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+	return added(files, inputs...).finish()
+}
+
+// added is a loader to which the files of a declaration in memory were added.
+func added(files map[string]string, inputs ...Input) *loader {
 	l := newLoader()
 	l.env = func(name string) string { return map[string]string{"SITE": "north"}[name] }
 	l.read = func(name string) ([]byte, error) {
@@ -30,12 +36,26 @@ func load(files map[string]string) (*registry.Snapshot, *Sources, hcl.Diagnostic
 		}
 		return nil, fs.ErrNotExist
 	}
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if filepath.Ext(name) == ".hcl" {
-			l.add(name, []byte(files[name]))
+	l.list = func(dir string) (names []string, err error) {
+		for name := range files {
+			if path.Dir(name) == dir && path.Ext(name) == ".hcl" {
+				names = append(names, path.Base(name))
+			}
+		}
+		slices.Sort(names)
+		return names, nil
+	}
+	roots, _ := l.list(".")
+	for _, name := range roots {
+		l.add(name, []byte(files[name]))
+	}
+	l.given = map[string]given{}
+	for _, in := range inputs {
+		if v := l.root.variables[in.Name]; v != nil {
+			l.given[in.Name] = l.textInput("-var "+in.Name, v, in.Value)
 		}
 	}
-	return l.finish()
+	return l
 }
 
 var marker = regexp.MustCompile(`# ERROR: (.*)`)
@@ -247,7 +267,7 @@ func TestHostileFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := large.Truncate(maxFileSize + 1); err != nil {
+	if err := large.Truncate(maxDataSize + 1); err != nil {
 		t.Fatal(err)
 	}
 	large.Close()

@@ -13,7 +13,7 @@ import (
 
 var customerSchema = &hcl.BodySchema{
 	Attributes: attributes("", "for_each", "name", "reference", "parent", "metadata"),
-	Blocks:     append(labelled("project"), hcl.BlockHeaderSchema{Type: "limits"}, hcl.BlockHeaderSchema{Type: "lifecycle"}),
+	Blocks:     append(labelled("project", "module"), hcl.BlockHeaderSchema{Type: "limits"}, hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
 type customer struct {
@@ -44,14 +44,14 @@ func (l *loader) customer(b *block, in *each) {
 		c.Rate, c.DeviceRate = f.customerLimits()
 		c.Lifecycle = f.lifecycle()
 	}
-	for _, b := range b.blocks {
-		if b.kind != "project" {
-			continue
-		}
-		for in := range l.instances(b, in) {
+	l.children(b, in, func(b *block, in *each) {
+		switch b.kind {
+		case "project":
 			l.project(b, in, c.Addr)
+		case "template":
+			l.template(b, in)
 		}
-	}
+	})
 }
 
 // resolveParents checks that every parent exists and that no customer is its own ancestor.
@@ -64,7 +64,7 @@ func (l *loader) resolveParents() {
 			c := l.customers[at]
 			if state[at] == inChain {
 				cycle := chain[slices.Index(chain, at):]
-				l.report(c.parent.rng, c.origin.in, "Cycle of customers", "Following the parents from %s leads back to it: %s.", quote(at), strings.Join(append(cycle, at), " → "))
+				l.report(*c.parent.rng, c.origin.in, "Cycle of customers", "Following the parents from %s leads back to it: %s.", quote(at), strings.Join(append(cycle, at), " → "))
 				break
 			}
 			state[at] = inChain
@@ -86,16 +86,16 @@ func (l *loader) resolveParents() {
 
 // unknown reports a reference to what is not declared, unless it may be in what could not be read.
 func (l *loader) unknown(ref reference, in *each, kind, sentence string, options []string) {
-	if at := (place{"Unknown " + kind, ref.rng}); l.told[at] >= 3 {
+	if at := (place{"Unknown " + kind, *ref.rng}); l.told[at] >= 3 {
 		l.told[at]++
 	} else if !l.partial {
-		l.report(ref.rng, in, at.summary, "%s.%s", fmt.Sprintf(sentence, quote(ref.name)), elseAmong(ref.name, options))
+		l.report(*ref.rng, in, at.summary, "%s.%s", fmt.Sprintf(sentence, quote(ref.name)), elseAmong(ref.name, options))
 	}
 }
 
 var projectSchema = &hcl.BodySchema{
 	Attributes: attributes("", "for_each", "name", "reference", "description", "templates"),
-	Blocks:     append(labelled("parameter", "site"), hcl.BlockHeaderSchema{Type: "lifecycle"}),
+	Blocks:     append(labelled("parameter", "site", "module"), hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
 // project is a project whose devices' references are yet to be resolved.
@@ -119,22 +119,25 @@ func (l *loader) project(b *block, in *each, customer registry.Address) {
 	if !ok {
 		return
 	}
-	p := &project{addr: object.Addr, reference: reference, in: in, parameters: l.parameters(b, in)}
-	p.templates = f.references("templates")
+	p := &project{addr: object.Addr, reference: reference, in: in, templates: f.references("templates")}
 	l.projects = append(l.projects, p)
-	for _, b := range b.blocks {
-		if b.kind != "site" {
-			continue
-		}
-		for in := range l.instances(b, in) {
+	l.children(b, in, func(b *block, in *each) {
+		switch b.kind {
+		case "parameter":
+			if param := l.parameter(b, in); param != nil {
+				p.parameters = append(p.parameters, param)
+			}
+		case "site":
 			l.site(b, in, p)
+		case "template":
+			l.template(b, in)
 		}
-	}
+	})
 }
 
 var siteSchema = &hcl.BodySchema{
 	Attributes: attributes("", "for_each", "name", "reference", "location"),
-	Blocks:     append(labelled("device"), hcl.BlockHeaderSchema{Type: "lifecycle"}),
+	Blocks:     append(labelled("device", "module"), hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
 func (l *loader) site(b *block, in *each, p *project) {
@@ -147,14 +150,14 @@ func (l *loader) site(b *block, in *each, p *project) {
 	if _, ok := l.announce(object, f); !ok {
 		return
 	}
-	for _, b := range b.blocks {
-		if b.kind != "device" {
-			continue
-		}
-		for in := range l.instances(b, in) {
+	l.children(b, in, func(b *block, in *each) {
+		switch b.kind {
+		case "device":
 			l.device(b, in, object.Addr, p)
+		case "template":
+			l.template(b, in)
 		}
-	}
+	})
 }
 
 var deviceSchema = &hcl.BodySchema{
@@ -176,10 +179,13 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 	if !ok {
 		return
 	}
-	f.required("type")
+	kind := ""
+	if _, ok := f.required("type"); ok {
+		kind = f.word("type", "")
+	}
 	d := device{in: in, template: f.reference("template"), Device: &registry.Device{
 		Addr:       site.Child(registry.KindDevice, name),
-		Type:       f.word("type", ""),
+		Type:       kind,
 		ExternalID: f.text("external_id", maxName),
 		State:      f.word("status", "active"),
 		Interval:   f.duration("interval", time.Millisecond),
@@ -193,23 +199,23 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 		return
 	}
 	p.devices = append(p.devices, d)
+	declared := len(l.origins) - 1
 	if id := d.ExternalID; id != "" {
 		if strings.TrimSpace(id) != id {
 			f.wrong("external_id", "Invalid external ID", "The external ID %s begins or ends with a space.", quote(id))
 		}
-		if first := l.external[id]; first != nil {
-			f.wrong("external_id", "Duplicate external ID", "The device declared at %s has the external ID %s already. It must be unique in the whole declaration.", first, quote(id))
+		if first, ok := l.external[id]; ok {
+			f.wrong("external_id", "Duplicate external ID", "The device declared at %s has the external ID %s already. It must be unique in the whole declaration.", &l.origins[first], quote(id))
 			return
 		}
-		from := f.origin()
-		l.external[id] = &from
+		l.external[id] = int32(declared)
 	}
 }
 
 // resolve gives a project its parameters, and its devices theirs.
 func (l *loader) resolve(p *project) {
 	byShort := map[string]*parameter{}
-	taken := map[string]bool{}
+	taken := map[*template]bool{}
 	add := func(list []*parameter, declare func(*project, *parameter)) {
 		for _, param := range list {
 			if !l.duplicateParameter(byShort, param) {
@@ -223,11 +229,11 @@ func (l *loader) resolve(p *project) {
 		shared = func(p *project, param *parameter) { l.expectParameter(p, param.short, param.origin) }
 	}
 	take := func(ref reference, in *each) *template {
-		t := l.templates[ref.name]
+		t := ref.scope.template(ref.name)
 		if t == nil {
-			l.unknown(ref, in, "template", "No template named %s is declared", options(l.templates))
-		} else if !taken[ref.name] {
-			taken[ref.name] = true
+			l.unknown(ref, in, "template", "No template named %s is declared", ref.scope.templateNames())
+		} else if !taken[t] {
+			taken[t] = true
 			add(t.parameters, shared)
 		}
 		return t
@@ -246,15 +252,15 @@ func (l *loader) resolve(p *project) {
 			byName[param.proto.Name] = short
 		}
 	}
-	lists := map[string][]string{} // by template, for devices that send just its parameters
+	lists := map[*template][]string{} // for devices that send just the parameters of one
 	for i := range p.devices {
 		d := &p.devices[i]
-		t := l.templates[d.template.name]
+		t := d.template.scope.template(d.template.name)
 		if t != nil && len(d.parameters) == 0 {
-			if _, ok := lists[d.template.name]; !ok {
-				lists[d.template.name] = shortNames(t)
+			if _, ok := lists[t]; !ok {
+				lists[t] = shortNames(t)
 			}
-			d.Parameters = lists[d.template.name]
+			d.Parameters = lists[t]
 		} else {
 			for _, ref := range d.parameters {
 				short := ref.name
@@ -263,7 +269,7 @@ func (l *loader) resolve(p *project) {
 				}
 				if short == "" && p.reference {
 					short = registry.ShortName(ref.name)
-					l.expectParameter(p, short, origin{&ref.rng, d.in})
+					l.expectParameter(p, short, origin{ref.rng, d.in})
 				}
 				if short == "" {
 					l.unknown(ref, d.in, "parameter", "The project "+quote(p.addr.Name())+" has no parameter %s", options(byShort))
@@ -305,7 +311,7 @@ func smallestInterval(names []string, byShort map[string]*parameter) time.Durati
 
 // expectParameter notes that the owner of a project declares a parameter.
 func (l *loader) expectParameter(p *project, short string, from origin) {
-	if a := p.addr.Child(registry.KindParameter, short); l.declared[a] == nil {
+	if a := p.addr.Child(registry.KindParameter, short); l.declaredAt(a) == nil {
 		l.refer(a, from)
 	}
 }

@@ -16,12 +16,12 @@ import (
 // Expressions are evaluated here rather than by HCL: a declaration is small, its language is smaller (no for
 // expressions, no splats), and every step and byte is counted, so that no file can keep the machine busy.
 //
-// A value is one of nil (null), bool, float64, string, []any (a list), set, map[string]any.
+// A value is one of nil (null), bool, float64, string, []any (a list), set, map[string]any or row (objects).
 type set []any
 
 const (
 	maxSteps  = 100_000_000 // of all evaluations
-	maxString = 64 << 20    // bytes of one string
+	maxString = 256 << 20   // bytes of one string
 	maxBytes  = 1 << 30     // of all strings and lists that were made
 	maxItems  = 1_000_000   // of one list
 	maxChain  = 500         // locals that refer to locals
@@ -114,8 +114,16 @@ func (l *loader) checkReference(e *hclsyntax.ScopeTraversalExpr, inEach bool) *p
 		if step == "" {
 			return fail(e.Range(), "Invalid reference", "A local value is written local.NAME.")
 		}
-		if l.locals[step] == nil && !l.partial {
-			return fail(e.Range(), "Unknown local value", "No locals block sets %s.%s", quote(step), didYouMean(step, options(l.locals)))
+		if l.scope.locals[step] == nil && !l.partial {
+			return fail(e.Range(), "Unknown local value", "No locals block sets %s.%s", quote(step), didYouMean(step, options(l.scope.locals)))
+		}
+		l.scope.used[step] = true
+	case "var":
+		if step == "" {
+			return fail(e.Range(), "Invalid reference", "A variable is written var.NAME.")
+		}
+		if l.scope.variables[step] == nil && !l.partial {
+			return fail(e.Range(), "Unknown variable", "No variable block declares %s.%s", quote(step), didYouMean(step, options(l.scope.variables)))
 		}
 	case "each":
 		if !inEach {
@@ -125,7 +133,7 @@ func (l *loader) checkReference(e *hclsyntax.ScopeTraversalExpr, inEach bool) *p
 			return fail(e.Range(), "Invalid reference", "Of each there are each.key and each.value.")
 		}
 	default:
-		return fail(e.Range(), "Invalid reference", "%s is neither local.NAME nor each.key or each.value.%s Text must be in quotes.", quote(root), didYouMean(root, []string{"local", "each"}))
+		return fail(e.Range(), "Invalid reference", "%s is none of local.NAME, var.NAME, each.key and each.value.%s Text must be in quotes.", quote(root), didYouMean(root, []string{"local", "var", "each"}))
 	}
 	return nil
 }
@@ -248,7 +256,7 @@ func literal(v cty.Value, rng hcl.Range) (any, *problem) {
 		if math.IsInf(f, 0) {
 			return nil, fail(rng, "Number out of range", "Numbers go up to %g.", math.MaxFloat64)
 		}
-		if n.IsInt() && math.Abs(f) > 1<<53 && math.Abs(f) < 1e64 && n.Text('f', 0) != formatNumber(f) {
+		if n.IsInt() && math.Abs(f) >= 1<<53 && math.Abs(f) < 1e64 && n.Text('f', 0) != formatNumber(f) {
 			return nil, fail(rng, "Number too precise", "This number can't be kept exactly; the nearest one is %s. If it is an identifier, put it in quotes.", formatNumber(f))
 		}
 		return f, nil
@@ -332,12 +340,16 @@ func (l *loader) evalReference(e *hclsyntax.ScopeTraversalExpr, in *each) (any, 
 	}
 	root := e.Traversal.RootName()
 	switch {
-	case root == "local" && l.locals[name] != nil:
-		v, p := l.local(l.locals[name], e.Range())
+	case root == "local" && l.scope.values[name] != nil:
+		v, p := l.local(l.scope.values[name], e.Range())
 		if p != nil {
 			return nil, p
 		}
 		return follow(v, e.Traversal[2:])
+	case root == "var":
+		if v, ok := l.scope.inputs[name]; ok {
+			return follow(v, e.Traversal[2:])
+		}
 	case root == "each" && in != nil && name == "key":
 		return follow(in.key, e.Traversal[2:])
 	case root == "each" && in != nil && name == "value":
@@ -409,6 +421,14 @@ func index(v, key any, rng hcl.Range) (any, *problem) {
 			return nil, fail(rng, "Unknown attribute", "There is no %s in it.%s", quote(name), elseAmong(name, options(v)))
 		}
 		return item, nil
+	case row:
+		if name, ok := text(key); ok {
+			if cell, ok := v.get(name); ok {
+				return cell, nil
+			}
+		}
+		attributes, _ := object(v)
+		return index(attributes, key, rng)
 	case []any:
 		n, ok := number(key)
 		if !ok || n != math.Trunc(n) {
@@ -586,6 +606,8 @@ func describe(v any) string {
 		return fmt.Sprintf("a set of %d items", len(v))
 	case map[string]any:
 		return fmt.Sprintf("an object with %d attributes", len(v))
+	case row:
+		return fmt.Sprintf("an object with %d attributes", len(v.columns))
 	}
 	return "something else"
 }
@@ -612,6 +634,12 @@ func weigh(v any, limit, depth int) (n int, ok bool) {
 	case map[string]any:
 		for key, v := range v {
 			if n += len(key); !add(v) {
+				return n, false
+			}
+		}
+	case row:
+		for i, name := range v.columns {
+			if n += len(name); !add(v.cells[v.first+i]) {
 				return n, false
 			}
 		}

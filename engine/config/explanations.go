@@ -266,7 +266,7 @@ customer "acme south" {
 	},
 	{
 		Code: "NSC0030", Summary: "Duplicate local value",
-		Text: "A local value is set once in the whole declaration, in whichever locals block.",
+		Text: "A local value is set once in the declaration's files, and once in those of a module, in whichever locals block.",
 		Wrong: `locals {
   a = 1
 }
@@ -514,7 +514,7 @@ customer "acme" {
 	},
 	{
 		Code: "NSC0044", Summary: "Invalid …",
-		Text: "The attribute takes one of a few words, or a whole number in a range; the message lists them.",
+		Text: "The attribute takes one of a few words, such as a variable's type, or a whole number in a range; the message lists them.",
 		Wrong: `template "meter" {
   parameter "voltage" {
     type = "double"
@@ -797,7 +797,7 @@ customer "acme" {
 	},
 	{
 		Code: "NSC0061", Summary: "Invalid reference",
-		Text: "An expression can refer to local.NAME, and inside a block with for_each to each.key and each.value. Anything else that is not in quotes is taken for a reference.",
+		Text: "An expression can refer to local.NAME and var.NAME, and inside a block with for_each to each.key and each.value. Anything else that is not in quotes is taken for a reference.",
 		Wrong: `retention {
   raw = forever
 }
@@ -1236,6 +1236,180 @@ released {
 		also: []string{"Block in a reference"},
 	},
 
+	{
+		Code: "NSC0088", Summary: "Missing source",
+		Text: "A module block takes in the files of a directory, which its attribute source names.",
+		Wrong: `customer "acme" {
+  module "mill" {
+    city = "Pune"
+  }
+}
+`,
+		Right: `customer "acme" {
+  module "mill" {
+    source = "./modules/mill"
+    city   = "Pune"
+  }
+}
+`,
+	},
+	{
+		Code: "NSC0089", Summary: "Invalid source",
+		Text: "The source of a module is a path relative to the file's directory. It is read before anything is evaluated, so it is written out, and begins with ./ or ../ so that it is not taken for something else.",
+		Wrong: `customer "acme" {
+  module "mill" {
+    source = "modules/mill"
+    city   = "Pune"
+  }
+}
+`,
+		Right: `customer "acme" {
+  module "mill" {
+    source = "./modules/mill"
+    city   = "Pune"
+  }
+}
+`,
+	},
+	{
+		Code: "NSC0090", Summary: "Module not readable",
+		Text: "The directory that source names does not exist, has no file whose name ends in .hcl, or is outside of the declaration's directory; or one of its files can't be read.",
+		Wrong: `customer "acme" {
+  module "mill" {
+    source = "./modules/mil"
+    city   = "Pune"
+  }
+}
+`,
+		Right: `customer "acme" {
+  module "mill" {
+    source = "./modules/mill"
+    city   = "Pune"
+  }
+}
+`,
+	},
+	{
+		Code: "NSC0091", Summary: "Cycle of modules",
+		Text: "Following the sources from a module leads back to it, so that it would never end. Move what both need into a third one.",
+		Wrong: `module "loop" {
+  source = "./modules/loop"
+}
+`,
+		Right: `customer "acme" {
+  module "mill" {
+    source = "./modules/mill"
+    city   = "Pune"
+  }
+}
+`,
+	},
+	{Code: "NSC0092", Summary: "Too many modules", Text: "Modules may be nested 16 deep, and a declaration may have 1,000 of them and use them 10,000 times. Repeat the blocks inside a module with for_each rather than the module."},
+	{
+		Code: "NSC0093", Summary: "Unknown variable",
+		Text: "Nothing declares the variable: no variable block of the declaration, or of the module that is given a value for it. The name may be misspelt.",
+		Wrong: `variable "city" {
+  default = "Pune"
+}
+customer "acme" {
+  metadata = { city = var.town }
+}
+`,
+		Right: `variable "city" {
+  default = "Pune"
+}
+customer "acme" {
+  metadata = { city = var.city }
+}
+`,
+	},
+	{
+		Code: "NSC0094", Summary: "Duplicate variable",
+		Text: "A variable is declared once in the declaration's files, and once in those of a module.",
+		Wrong: `variable "city" {
+  default = "Pune"
+}
+variable "city" {
+  default = "Thane"
+}
+customer "acme" {
+}
+`,
+		Right: `variable "city" {
+  default = "Pune"
+}
+variable "town" {
+  default = "Thane"
+}
+customer "acme" {
+}
+`,
+	},
+	{
+		Code: "NSC0095", Summary: "Missing input",
+		Text: "A variable without a default must be given a value: that of a module in the module block, that of the declaration with -var, -var-file, in a file *.auto.nsvars.hcl beside it or in the environment variable NSREADY_VAR_NAME.",
+		Wrong: `customer "acme" {
+  module "mill" {
+    source = "./modules/mill"
+  }
+}
+`,
+		Right: `customer "acme" {
+  module "mill" {
+    source = "./modules/mill"
+    city   = "Pune"
+  }
+}
+`,
+	},
+	{
+		Code: "NSC0096", Summary: "Invalid input",
+		Text: "The value of a variable does not meet the condition of a validation block, or it was given from outside and refers to something: there it must be written out, text in quotes.",
+		Wrong: `variable "floors" {
+  default = 0
+  validation {
+    condition     = var.floors > 0
+    error_message = "A mill has a floor."
+  }
+}
+customer "acme" {
+}
+`,
+		Right: `variable "floors" {
+  default = 2
+  validation {
+    condition     = var.floors > 0
+    error_message = "A mill has a floor."
+  }
+}
+customer "acme" {
+}
+`,
+	},
+	{
+		Code: "NSC0097", Summary: "Invalid default",
+		Text: "The default of a variable stands by itself. What depends on something else is a local value.",
+		Wrong: `locals {
+  city = "Pune"
+}
+variable "site" {
+  default = "${local.city} north"
+}
+customer "acme" {
+}
+`,
+		Right: `variable "city" {
+  default = "Pune"
+}
+locals {
+  site = "${var.city} north"
+}
+customer "acme" {
+}
+`,
+	},
+	{Code: "NSC0098", Summary: "Variables not readable", Text: "A file with values for variables does not exist, is not a regular file, or may not be read."},
+	{Code: "NSC0099", Summary: "Declaration too large", Text: "The *.hcl files of a declaration and its modules may have 1 GiB together. Keep the devices in a CSV file for for_each."},
 	{
 		Code: "NSL0001", Summary: "Threshold without deadband",
 		Text: "A value that wavers around the limit makes the alert come and go with every sample. deadband says how far it must come back before the alert clears; a little more than the noise of the sensor is enough.",

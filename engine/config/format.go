@@ -10,7 +10,10 @@ import (
 // Format returns a file in canonical style: indentation and alignment as HCL's tools have it, lines that end in LF
 // without spaces before, one newline at the end. It refuses a file that it can't parse, and it is idempotent.
 func Format(filename string, src []byte) ([]byte, hcl.Diagnostics) {
-	file, diags := parse(filename, src)
+	file, pieces, diags := parse(filename, src)
+	if !diags.HasErrors() {
+		diags = append(diags, checkPieces(filename, file.Bytes, pieces)...)
+	}
 	if diags.HasErrors() {
 		return nil, diags
 	}

@@ -39,7 +39,7 @@ func init() { // not in the declaration: the functions refer to the loader, whic
 		"concat":     {"concat(list, …), one list with the items of all", 1, -1, concat},
 		"csvdecode":  {"csvdecode(text), a list with one object for each row, by the names in the first row", 1, 1, csvDecode},
 		"env":        {"env(name), an environment variable, which must be set", 1, 1, env},
-		"file":       {"file(path), the text of a file; the path is relative to the declaration's directory", 1, 1, file},
+		"file":       {"file(path), the text of a file; the path is relative to the directory of the declaration, or of the module", 1, 1, file},
 		"format":     {"format(text, value, …), the text with %s, %d, %05d, %.2f and the like replaced by the values", 1, -1, format},
 		"jsondecode": {"jsondecode(text), the value of a JSON text", 1, 1, jsonDecode},
 		"length":     {"length(value), the number of items of a list or object, or of characters of a text", 1, 1, length},
@@ -105,14 +105,14 @@ func concat(l *loader, c call) (any, *problem) {
 func merge(l *loader, c call) (any, *problem) {
 	out := map[string]any{}
 	for i, arg := range c.args {
-		object, ok := arg.(map[string]any)
+		attributes, ok := object(arg)
 		if !ok {
 			return nil, fail(c.argRange(i), "Wrong type", "This must be an object; it is %s.", describe(arg))
 		}
-		if p := l.charge(64*len(object), c.expr.Range()); p != nil {
+		if p := l.charge(64*len(attributes), c.expr.Range()); p != nil {
 			return nil, p
 		}
-		for key, v := range object {
+		for key, v := range attributes {
 			out[key] = v
 		}
 	}
@@ -124,9 +124,10 @@ func file(l *loader, c call) (any, *problem) {
 	if p != nil {
 		return nil, p
 	}
-	text, ok := l.texts[name]
+	inside := l.scope.path(name)
+	text, ok := l.texts[inside]
 	if !ok {
-		data, err := l.read(name)
+		data, err := l.read(inside)
 		if err != nil {
 			return nil, fail(c.argRange(0), "File not readable", "%s: %s.", quote(name), reason(err))
 		}
@@ -134,7 +135,7 @@ func file(l *loader, c call) (any, *problem) {
 			return nil, fail(c.argRange(0), "File not readable", "%s is no UTF-8 text.", quote(name))
 		}
 		text = string(norm.NFC.Bytes(bytes.TrimPrefix(data, []byte("\ufeff"))))
-		l.texts[name] = text
+		l.texts[inside] = text
 	}
 	return text, l.charge(len(text), c.expr.Range())
 }
@@ -151,7 +152,9 @@ func env(l *loader, c call) (any, *problem) {
 	case !utf8.ValidString(v):
 		return nil, fail(c.argRange(0), "Environment variable not set", "The environment variable %s is no UTF-8 text.", quote(name))
 	}
-	return norm.NFC.String(v), l.charge(len(v), c.expr.Range())
+	v = norm.NFC.String(v)
+	l.fromEnv[name] = v
+	return v, l.charge(len(v), c.expr.Range())
 }
 
 func csvDecode(l *loader, c call) (any, *problem) {
@@ -174,6 +177,7 @@ func csvDecode(l *loader, c call) (any, *problem) {
 			return nil, fail(c.argRange(0), "Invalid CSV", "Column %d of the first row is named %s; the names must be unique and not empty.", i+1, quote(name))
 		}
 	}
+	t := &table{columns: columns}
 	var rows []any
 	for {
 		record, err := r.Read()
@@ -183,14 +187,11 @@ func csvDecode(l *loader, c call) (any, *problem) {
 		if err != nil {
 			return nil, csvProblem(c, err)
 		}
-		if p := l.charge(64*len(columns), c.expr.Range()); p != nil {
+		if p := l.charge(48+16*len(columns), c.expr.Range()); p != nil {
 			return nil, p
 		}
-		row := make(map[string]any, len(columns))
-		for i, cell := range record {
-			row[columns[i]] = cell
-		}
-		if rows = append(rows, row); len(rows) > maxItems {
+		rows = append(rows, row{t, len(t.cells)})
+		if t.cells = append(t.cells, record...); len(rows) > maxItems {
 			return nil, l.checkItems(len(rows), c.expr.Range())
 		}
 	}
@@ -238,7 +239,7 @@ func jsonValue(v any, c call) (any, *problem) {
 		if err != nil {
 			return nil, fail(c.argRange(0), "Invalid JSON", "The number %s is out of range.", quote(v.String()))
 		}
-		if n, err := strconv.ParseInt(v.String(), 10, 64); math.Abs(f) > 1<<53 && (err != nil || int64(f) != n) && !strings.ContainsAny(v.String(), ".eE") {
+		if n, err := strconv.ParseInt(v.String(), 10, 64); math.Abs(f) >= 1<<53 && (err != nil || int64(f) != n) && !strings.ContainsAny(v.String(), ".eE") {
 			return nil, fail(c.argRange(0), "Invalid JSON", "The number %s can't be kept exactly. If it is an identifier, put it in quotes.", v)
 		}
 		return f, nil
@@ -379,6 +380,8 @@ func length(_ *loader, c call) (any, *problem) {
 		return float64(len(v)), nil
 	case map[string]any:
 		return float64(len(v)), nil
+	case row:
+		return float64(len(v.columns)), nil
 	}
 	return nil, fail(c.argRange(0), "Wrong type", "%s has no length.", describe(c.args[0]))
 }

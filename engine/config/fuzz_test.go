@@ -2,9 +2,11 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +39,8 @@ func addSeeds(f *testing.F) {
 
 var companions = map[string]string{
 	"meters.csv": "name,type,interval\nmain,meter,10s\n", "limits.json": `{"parameters":[{"name":"A","max":5}]}`,
+	"modules/mill/mill.hcl": "variable \"city\" {\n}\nproject \"mill\" {\n  site \"hall\" {\n    location = { city = var.city }\n  }\n}\n",
+	"modules/loop/loop.hcl": "module \"again\" {\n  source = \"../loop\"\n}\n",
 }
 
 func loadSource(src []byte) (files map[string]string) {
@@ -49,26 +53,99 @@ func loadSource(src []byte) (files map[string]string) {
 
 func FuzzLoad(f *testing.F) {
 	addSeeds(f)
+	f.Fuzz(func(t *testing.T, src []byte) { checkLoad(t, loadSource(src)) })
+}
+
+// FuzzLoadFiles has several files, modules that use one another, and a variable that is given a value.
+func FuzzLoadFiles(f *testing.F) {
+	const main = "variable \"x\" {\n  type = list(string)\n}\nmodule \"m\" {\n  for_each = var.x\n  source   = \"./m\"\n  name     = each.value\n}\n"
+	f.Add([]byte(main), []byte("template \"t\" {\n  parameter \"p\" {\n  }\n}\n"),
+		[]byte("variable \"name\" {\n}\ncustomer \"c\" {\n  name = var.name\n  project \"p\" {\n    site \"s\" {\n      module \"n\" {\n        source = \"./n\"\n      }\n    }\n  }\n}\n"),
+		[]byte("device \"d\" {\n  type     = \"meter\"\n  template = \"t\"\n}\n"), `["a", "b"]`)
+	f.Add([]byte(main), []byte("locals {\n  a = var.x\n}\n"), []byte("module \"n\" {\n  source = \"../m\"\n}\n"), []byte("module \"m\" {\n  source = \"..\"\n}\n"), `null`)
+	f.Add([]byte("variable \"x\" {\n  type    = map(any)\n  default = null\n  validation {\n    condition     = length(var.x) > 1\n    error_message = \"${var.x}\"\n  }\n}\n"), []byte("module \"m\" {\n  source = \"./m/n\"\n}\n"),
+		[]byte(""), []byte("customer \"${each.key}\" {\n}\n"), "\"\x1b\xff")
+	f.Fuzz(func(t *testing.T, main, other, module, inner []byte, value string) {
+		files := loadSource(main)
+		files["other.hcl"], files["m/m.hcl"], files["m/n/n.hcl"] = string(other), string(module), string(inner)
+		checkLoad(t, files, Input{Name: "x", Value: value})
+	})
+}
+
+// checkLoad holds a load, and lint where there is no error, to what holds for all: its time, and diagnostics that are complete.
+func checkLoad(t *testing.T, files map[string]string, inputs ...Input) {
+	t.Helper()
+	start := time.Now()
+	l := added(files, inputs...)
+	l.lints = true
+	snapshot, sources, diags := l.finish()
+	if !diags.HasErrors() {
+		diags = l.lint(snapshot)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("took %v", d)
+	}
+	if (snapshot == nil) != diags.HasErrors() {
+		t.Errorf("snapshot %v with %v", snapshot, diags)
+	}
+	for _, d := range diags {
+		if Code(d) == "" {
+			t.Errorf("%q has no code", d.Summary)
+		}
+		if d.Summary == "" || d.Detail == "" || d.Subject == nil || sources.Files[d.Subject.Filename] == nil {
+			t.Errorf("incomplete diagnostic: %v", d)
+		} else if s := d.Subject; s.Start.Line < 1 || s.Start.Column < 1 || s.End.Byte < s.Start.Byte || s.End.Byte > len(sources.Files[s.Filename].Bytes) {
+			t.Errorf("the range %v is not in the file: %v", s, d)
+		}
+	}
+}
+
+// FuzzPieces holds a file that is parsed in pieces to the same file parsed at once: the same blocks and attributes at the
+// same places, or errors in both.
+func FuzzPieces(f *testing.F) {
+	addSeeds(f)
+	f.Add([]byte("site \"s\" {\n  device \"a\" {\n    b = 1\n  } # é\n /* é */ device \"b\" {\n  }\n\tdevice \"c\" { d = \"}\" }\n\n  device \"e\" {\n f = <<E\n}\nE\n  }\n  g = 1\n}\nh = 1\n"))
+	f.Add([]byte("site \"s\" {\n  device \"a\" {\n  }\n  device \"a\" {\n  } }\nsite {\n  device a {\n  }\n}\n"))
 	f.Fuzz(func(t *testing.T, src []byte) {
-		start := time.Now()
-		snapshot, sources, diags := load(loadSource(src))
-		if d := time.Since(start); d > 5*time.Second {
-			t.Errorf("%d bytes took %v", len(src), d)
+		text, pieces, diags := scan("main.hcl", src)
+		if diags.HasErrors() {
+			return
 		}
-		if (snapshot == nil) != diags.HasErrors() {
-			t.Errorf("snapshot %v with %v", snapshot, diags)
+		whole, diags := hclsyntax.ParseConfig(text, "main.hcl", hcl.InitialPos)
+		rest, found := hclsyntax.ParseConfig(without(text, pieces), "main.hcl", hcl.InitialPos)
+		found = append(found, checkPieces("main.hcl", text, pieces)...)
+		if diags.HasErrors() != found.HasErrors() {
+			t.Fatalf("%q: at once: %v; in pieces: %v", text, diags, found)
 		}
-		for _, d := range diags {
-			if Code(d) == "" {
-				t.Errorf("%q has no code", d.Summary)
-			}
-			if d.Summary == "" || d.Detail == "" || d.Subject == nil || sources.Files[d.Subject.Filename] == nil {
-				t.Errorf("incomplete diagnostic: %v", d)
-			} else if s := d.Subject; s.Start.Line < 1 || s.Start.Column < 1 || s.End.Byte < s.Start.Byte || s.End.Byte > len(src) {
-				t.Errorf("the range %v is not in the file: %v", s, d)
-			}
+		if diags.HasErrors() {
+			return
+		}
+		got := outline(rest.Body)
+		for _, p := range pieces {
+			file, _ := hclsyntax.ParseConfig(text[p.start:p.end], "main.hcl", p.pos)
+			got = append(got, outline(file.Body)...)
+		}
+		want := outline(whole.Body)
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Fatalf("%q:\ngot  %q\nwant %q", text, got, want)
 		}
 	})
+}
+
+// outline lists the blocks and attributes of a body, with their places.
+func outline(body hcl.Body) (list []string) {
+	_ = hclsyntax.VisitAll(body.(*hclsyntax.Body), func(n hclsyntax.Node) hcl.Diagnostics {
+		switch n := n.(type) {
+		case *hclsyntax.Block:
+			list = append(list, fmt.Sprint(n.Type, n.Labels, n.LabelRanges, n.TypeRange, n.OpenBraceRange, n.CloseBraceRange))
+		case *hclsyntax.Attribute:
+			list = append(list, fmt.Sprint(n.Name, n.SrcRange, n.Expr.Range()))
+		}
+		return nil
+	})
+	return list
 }
 
 // FuzzLoadTests: a file of tests is refused with places, or has bounded tests that are complete.
@@ -195,7 +272,7 @@ func FuzzFormat(f *testing.F) {
 func FuzzScan(f *testing.F) {
 	addSeeds(f)
 	f.Fuzz(func(t *testing.T, src []byte) {
-		diags := scan("main.hcl", src)
+		_, _, diags := scan("main.hcl", src)
 		if diags.HasErrors() {
 			if len(diags) != 1 || depth(src) > maxNesting-1 {
 				return

@@ -2,8 +2,10 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"regexp"
@@ -22,9 +24,10 @@ import (
 //
 // A comment "# nolint:CODE reason", or with several codes separated by commas, silences findings on its line, or, where it
 // stands alone, on the next line that is no comment.
-func Lint(path string) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
+func Lint(path string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	l := newLoader()
-	snapshot, sources, diags := l.load(path)
+	l.lints = true
+	snapshot, sources, diags := l.load(path, inputs...)
 	if !diags.HasErrors() {
 		diags = l.lint(snapshot)
 	}
@@ -67,17 +70,17 @@ type linter struct {
 	*loader
 	s          *registry.Snapshot
 	code       string                            // of the rule at work
-	written    map[*hcl.Range]*block             // by the ranges of origins
+	written    map[*hcl.Range]*block             // by the ranges of origins; without devices that were parsed apart
 	parameters map[string]*registry.Parameter    // by path
 	thresholds map[string][]*registry.Threshold  // by their parameter's path
-	seen       map[string]bool                   // findings: a template in two projects has its mistakes once
+	seen       map[finding]bool                  // a template in two projects has its mistakes once
 	secrets    map[string]bool                   // files with secrets
 	mode       func(string) (os.FileMode, error) // of a file
 }
 
 func (l *loader) lint(s *registry.Snapshot) hcl.Diagnostics {
 	x := &linter{loader: l, s: s, written: map[*hcl.Range]*block{}, parameters: map[string]*registry.Parameter{},
-		thresholds: map[string][]*registry.Threshold{}, seen: map[string]bool{}, secrets: map[string]bool{},
+		thresholds: map[string][]*registry.Threshold{}, seen: map[finding]bool{}, secrets: map[string]bool{},
 		mode: func(name string) (os.FileMode, error) {
 			info, err := os.Stat(name)
 			if err != nil {
@@ -88,11 +91,13 @@ func (l *loader) lint(s *registry.Snapshot) hcl.Diagnostics {
 	var walk func([]*block)
 	walk = func(list []*block) {
 		for _, b := range list {
-			x.written[&b.rng] = b
+			x.written[b.at] = b
 			walk(b.blocks)
 		}
 	}
-	walk(l.blocks)
+	for _, m := range x.allModules() {
+		walk(m.blocks)
+	}
 	for _, p := range s.Parameters {
 		x.parameters[p.Addr.Path] = p
 	}
@@ -108,18 +113,42 @@ func (l *loader) lint(s *registry.Snapshot) hcl.Diagnostics {
 	return l.diags
 }
 
+// finding is what two findings don't have in common.
+type finding struct {
+	code, file string
+	at         int
+	element    any // of for_each: its key
+	text       string
+}
+
+// allModules returns the declaration's own files and the modules that it uses.
+func (l *loader) allModules() []*module {
+	list := []*module{l.root}
+	for _, key := range slices.SortedFunc(maps.Keys(l.modules), func(a, b moduleKey) int {
+		return cmp.Or(strings.Compare(a.dir, b.dir), strings.Compare(a.place, b.place))
+	}) {
+		if m := l.modules[key]; m != nil {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
 // warn reports an attribute of a declared object, or its block when the attribute is not set.
 func (x *linter) warn(addr registry.Address, attr, detail string, args ...any) *hcl.Diagnostic {
-	from := x.declared[addr]
-	if b := x.written[from.rng]; b != nil && b.attrs[attr] != nil {
-		return x.warnAt(b.attrs[attr].Expr.Range(), from.in, detail, args...)
+	from := x.declaredAt(addr)
+	if written := x.attribute(from.rng, attr); written != nil {
+		return x.warnAt(written.Expr.Range(), from.in, detail, args...)
 	}
 	return x.warnAt(*from.rng, from.in, detail, args...)
 }
 
 func (x *linter) warnAt(rng hcl.Range, in *each, detail string, args ...any) *hcl.Diagnostic {
 	text := fmt.Sprintf(detail, args...)
-	key := fmt.Sprint(x.code, rng, element(in), text)
+	key := finding{code: x.code, file: rng.Filename, at: rng.Start.Byte, text: text}
+	if in != nil {
+		key.element = in.key
+	}
 	if x.seen[key] {
 		return &hcl.Diagnostic{}
 	}
@@ -131,8 +160,32 @@ func (x *linter) warnAt(rng hcl.Range, in *each, detail string, args ...any) *hc
 
 // isSet reports whether the block that declares an object sets an attribute, even to "".
 func (x *linter) isSet(addr registry.Address, attr string) bool {
-	b := x.written[x.declared[addr].rng]
-	return b != nil && b.attrs[attr] != nil
+	return x.attribute(x.declaredAt(addr).rng, attr) != nil
+}
+
+// attribute returns what the block at a place sets, or nil.
+func (x *linter) attribute(of *hcl.Range, name string) *hcl.Attribute {
+	if b := x.written[of]; b != nil {
+		return b.attrs[name]
+	}
+	// It is a device that was parsed apart, and not kept.
+	src := x.sources.Files[of.Filename].Bytes
+	for _, list := range x.pieces[of.Filename] {
+		if of.Start.Byte < list[0].start || of.Start.Byte >= list[len(list)-1].end {
+			continue
+		}
+		i, found := slices.BinarySearchFunc(list, of.Start.Byte, func(p piece, start int) int { return cmp.Compare(p.start, start) })
+		if !found || !bytes.Contains(src[list[i].start:list[i].end], []byte(name)) {
+			continue
+		}
+		file, _ := hclsyntax.ParseConfig(src[list[i].start:list[i].end], of.Filename, list[i].pos)
+		content, _ := file.Body.Content(siteSchema)
+		for _, b := range content.Blocks {
+			inside, _ := b.Body.Content(deviceSchema)
+			return inside.Attributes[name]
+		}
+	}
+	return nil
 }
 
 // eachThreshold calls check for every threshold with its parameter.
@@ -314,7 +367,7 @@ func lintCase(x *linter) {
 	check := func(a registry.Address) {
 		key := sibling{a.Kind, a.ParentPath(), strings.ToLower(a.Name())}
 		if other, ok := first[key]; ok {
-			x.warn(a, "name", "The %s %s differs from %s, declared at %s, by case only.", a.Kind, quote(a.Name()), quote(other.Name()), x.declared[other])
+			x.warn(a, "name", "The %s %s differs from %s, declared at %s, by case only.", a.Kind, quote(a.Name()), quote(other.Name()), x.declaredAt(other))
 			return
 		}
 		first[key] = a
@@ -336,7 +389,7 @@ func lintCase(x *linter) {
 		}
 		lower := strings.ToLower(d.ExternalID)
 		if other := external[lower]; other != nil {
-			x.warn(d.Addr, "external_id", "The external id %s differs from %s, declared at %s, by case only.", quote(d.ExternalID), quote(other.ExternalID), x.declared[other.Addr])
+			x.warn(d.Addr, "external_id", "The external id %s differs from %s, declared at %s, by case only.", quote(d.ExternalID), quote(other.ExternalID), x.declaredAt(other.Addr))
 			continue
 		}
 		external[lower] = d
@@ -359,48 +412,37 @@ func lintBlanks(x *linter) {
 }
 
 func lintUnusedTemplates(x *linter) {
-	used := map[string]bool{}
-	for _, p := range x.projects {
-		for _, ref := range p.templates {
-			used[ref.name] = true
-		}
-		for i := range p.devices {
-			used[p.devices[i].template.name] = true
+	type written struct { // one that is in use somewhere, of those that a module that is used several times makes
+		at   *hcl.Range
+		name string
+	}
+	used := map[written]bool{}
+	use := func(ref reference) {
+		if t := ref.scope.template(ref.name); t != nil {
+			used[written{t.origin.rng, t.name}] = true
 		}
 	}
-	for _, name := range sortedKeys(x.templates) {
-		if !used[name] {
-			x.warnAt(*x.templates[name].origin.rng, nil, "No project or device has the template %s.", quote(name))
+	for _, p := range x.projects {
+		for _, ref := range p.templates {
+			use(ref)
+		}
+		for i := range p.devices {
+			use(p.devices[i].template)
+		}
+	}
+	for _, t := range x.templates {
+		if !used[written{t.origin.rng, t.name}] {
+			x.warnAt(*t.origin.rng, nil, "No project or device has the template %s.", quote(t.name))
 		}
 	}
 }
 
 func lintUnusedLocals(x *linter) {
-	used := map[string]bool{}
-	use := func(expr hcl.Expression) {
-		for _, t := range expr.Variables() {
-			if len(t) < 2 || t.RootName() != "local" {
-				continue
+	for _, m := range x.allModules() {
+		for _, name := range sortedKeys(m.locals) {
+			if !m.used[name] {
+				x.warnAt(m.locals[name].NameRange, nil, "Nothing refers to local.%s.", name)
 			}
-			if step, ok := t[1].(hcl.TraverseAttr); ok {
-				used[step.Name] = true
-			}
-		}
-	}
-	if len(x.locals) == 0 {
-		return
-	}
-	for _, b := range x.written {
-		for _, attr := range b.attrs {
-			use(attr.Expr)
-		}
-	}
-	for _, v := range x.locals {
-		use(v.attr.Expr)
-	}
-	for _, name := range sortedKeys(x.locals) {
-		if !used[name] {
-			x.warnAt(x.locals[name].attr.NameRange, nil, "Nothing refers to local.%s.", name)
 		}
 	}
 }
@@ -487,12 +529,35 @@ func lintSecrets(x *linter) {
 	for _, s := range x.s.Sites {
 		check(s.Addr, "location", s.Location)
 	}
-	for _, name := range sortedKeys(x.locals) {
-		v := x.locals[name]
-		if s, isText := v.value.(string); isText && isSecret(name, s) && len(v.attr.Expr.Variables()) == 0 && !callsEnv(v.attr.Expr) {
-			report(x.warnAt(v.attr.NameRange, nil, "local.%s looks like a secret.", name))
+	for _, m := range x.allModules() {
+		leave := x.enter(newScope(m, nil))
+		for _, name := range sortedKeys(m.locals) {
+			if x.isSecretText(name, m.locals[name].Expr) {
+				report(x.warnAt(m.locals[name].NameRange, nil, "local.%s looks like a secret.", name))
+			}
 		}
+		for _, name := range sortedKeys(m.variables) {
+			if attr := m.variables[name].attrs["default"]; attr != nil && x.isSecretText(name, attr.Expr) {
+				report(x.warnAt(attr.NameRange, nil, "The default of var.%s looks like a secret.", name))
+			}
+		}
+		leave()
 	}
+}
+
+// isSecretText reports whether an expression says a secret by itself, rather than where it comes from.
+func (x *linter) isSecretText(name string, expr hcl.Expression) bool {
+	if len(expr.Variables()) > 0 || callsEnv(expr) {
+		return false
+	}
+	node, ok := expr.(hclsyntax.Expression)
+	if !ok {
+		return false
+	}
+	x.steps, x.bytes = 0, 0
+	v, _ := x.eval(node, nil)
+	s, isText := v.(string)
+	return isText && isSecret(name, s)
 }
 
 // callsEnv reports whether an expression takes its value from the environment.
@@ -559,6 +624,8 @@ type nolint struct {
 	used  []bool
 }
 
+var mayNolint = regexp.MustCompile(`(?:#|//)\s*nolint\b`)
+
 var nolintComment = regexp.MustCompile(`^(?:#|//)\s*nolint\b(?::([A-Za-z0-9,]*))?[ \t]*(.*)`)
 
 // silence removes the findings that comments silence, and reports the comments that are wrong or silence nothing.
@@ -573,7 +640,7 @@ func (x *linter) silence() {
 	}
 	comments := map[at][]*nolint{}
 	var list []*nolint
-	for _, name := range sortedKeys(x.sources.Files) {
+	for _, name := range sortedKeys(x.pieces) { // the files of the declaration, without those of values for its variables
 		for _, n := range nolints(name, x.sources.Files[name].Bytes, func(rng hcl.Range, why string) {
 			x.code = codeInvalidNolint
 			x.warnAt(rng, nil, "%s", why)
@@ -604,7 +671,7 @@ func (x *linter) silence() {
 
 // nolints returns the comments of a file that silence something, and reports those that don't say what or why.
 func nolints(filename string, src []byte, report func(rng hcl.Range, why string), known map[string]bool) []*nolint {
-	if !bytes.Contains(src, []byte("nolint")) {
+	if !mayNolint.Match(src) {
 		return nil
 	}
 	lines := bytes.Split(bytes.TrimSuffix(src, []byte("\n")), []byte("\n"))

@@ -15,6 +15,7 @@ import (
 func findings(t *testing.T, src string) []string {
 	t.Helper()
 	l := newLoader()
+	l.lints = true
 	l.env = func(string) string { return "hunter2" }
 	l.add("main.hcl", []byte(src))
 	snapshot, _, diags := l.finish()
@@ -163,5 +164,103 @@ func TestLintSecrets(t *testing.T) {
 func TestLintDemoEstate(t *testing.T) {
 	if _, _, diags := Lint("../../nsready.hcl"); len(diags) > 0 {
 		t.Errorf("the demo estate has findings: %v", diags)
+	}
+}
+
+// Devices that are parsed one by one, modules and variables are looked into like the rest.
+func TestLintParts(t *testing.T) {
+	places := func(files map[string]string) []string {
+		t.Helper()
+		l := added(files, Input{Name: "given", Value: "x # nolint:NSL0001"})
+		l.lints = true
+		snapshot, _, diags := l.finish()
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		var got []string
+		for _, d := range l.lint(snapshot) {
+			got = append(got, fmt.Sprintf("%s:%d:%d %s", d.Subject.Filename, d.Subject.Start.Line, d.Subject.Start.Column, Code(d)))
+		}
+		return got
+	}
+	got := places(map[string]string{
+		"main.hcl": `locals {
+  kind   = "meter" # a device refers to it
+  unused = 1
+}
+variable "given" {
+}
+variable "password" {
+  default = "hunter2"
+}
+template "of_a_device" {
+  parameter "v" {
+    unit = "V"
+  }
+}
+template "of_a_module" {
+  parameter "w" {
+    unit = "W"
+  }
+}
+template "of_none" {
+  parameter "x" {
+    unit = "X"
+  }
+}
+customer "a" {
+  project "p" {
+    site "s" {
+      device "one" {
+        type        = local.kind
+        template    = "of_a_device"
+        external_id = "E"
+        interval    = null
+      }
+      device "two" { # nolint:NSL0007 sends when asked
+        type        = "meter"
+        template    = "of_a_device"
+        external_id = "e"
+      }
+      module "m" {
+        for_each = ["x", "y"]
+        source   = "./m"
+        name     = each.value
+      }
+    }
+  }
+}
+`,
+		"m/m.hcl": `variable "name" {
+}
+locals {
+  apiToken = "hunter2"
+  unused   = 1
+  type     = "meter"
+}
+template "own" {
+  parameter "y" {
+    unit = "Y"
+  }
+}
+device "d" {
+  name     = "${var.name}${length(local.apiToken)}"
+  type     = local.type
+  template = "of_a_module"
+}
+`,
+	})
+	want := []string{
+		"m/m.hcl:4:3 NSL0016", "m/m.hcl:5:3 NSL0013", "m/m.hcl:8:1 NSL0012", "m/m.hcl:13:1 NSL0007",
+		"main.hcl:3:3 NSL0013", "main.hcl:8:3 NSL0016", "main.hcl:20:1 NSL0012", "main.hcl:32:23 NSL0007", "main.hcl:37:23 NSL0010",
+	}
+	// The devices of a module that is used twice differ by name alone.
+	if i := slices.Index(got, "m/m.hcl:13:1 NSL0007"); i >= 0 && i+1 < len(got) && got[i+1] == got[i] {
+		got = slices.Delete(got, i, i+1)
+	} else {
+		t.Errorf("the device of each use is not found")
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("findings are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

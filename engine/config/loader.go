@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/agext/levenshtein"
 	"github.com/hashicorp/hcl/v2"
@@ -16,9 +17,12 @@ const maxObjects = 2_000_000 // of one declaration
 
 // A loader gathers the blocks of all files, then evaluates them, then resolves what refers to what.
 type loader struct {
-	schema *hcl.BodySchema                   // of a file
-	read   func(name string) ([]byte, error) // a file below the declaration's directory
-	env    func(name string) string
+	schema  *hcl.BodySchema                    // of the declaration's own files
+	read    func(name string) ([]byte, error)  // a file below the declaration's directory
+	list    func(dir string) ([]string, error) // the names of the *.hcl files of a directory there
+	display func(name string) string           // what messages call such a file
+	env     func(name string) string
+	lints   bool // what was read is kept for lint
 
 	sources *Sources
 	diags   hcl.Diagnostics
@@ -26,19 +30,28 @@ type loader struct {
 	partial bool          // something could not be read: what refers to it must not be called unknown
 	stopped bool          // a limit was reached, and reported
 
-	blocks []*block
-	locals map[string]*local
-	broken map[hcl.Expression]bool // inspect refused them
+	root    *module
+	scope   *scope                     // in which names are looked up
+	modules map[moduleKey]*module      // that were read; nil for one that could not be
+	reading []moduleKey                // those that are being read, inside one another
+	uses    int                        // of modules
+	given   map[string]given           // values from outside, by variable
+	size    int                        // bytes of the source files
+	pieces  map[string]map[int][]piece // by file and the offset of the { around them
+	broken  map[hcl.Expression]bool    // inspect refused them
 
 	steps, bytes, chain int
 	texts               map[string]string // of files that were read
+	fromEnv             map[string]string // values of environment variables that were read
 
 	objects   []registry.Object
-	declared  map[registry.Address]*origin
-	external  map[string]*origin
-	templates map[string]*template
+	origins   []origin                           // of what is declared or referred to
+	declared  map[registry.Kind]map[string]int32 // which of origins, by path
+	external  map[string]int32                   // the same, by external id
+	durations map[string]time.Duration           // texts that were read
 	projects  []*project
 	customers map[string]*customer
+	templates []*template // of all modules
 	own       ownership
 }
 
@@ -67,16 +80,21 @@ func element(in *each) string {
 }
 
 func newLoader() *loader {
+	root := newModule(".", "")
 	return &loader{
 		schema:    fileSchema,
+		root:      root,
+		display:   func(name string) string { return name },
+		modules:   map[moduleKey]*module{},
 		sources:   &Sources{Files: map[string]*hcl.File{}},
 		told:      map[place]int{},
-		locals:    map[string]*local{},
+		pieces:    map[string]map[int][]piece{},
 		broken:    map[hcl.Expression]bool{},
 		texts:     map[string]string{},
-		declared:  map[registry.Address]*origin{},
-		external:  map[string]*origin{},
-		templates: map[string]*template{},
+		fromEnv:   map[string]string{},
+		declared:  map[registry.Kind]map[string]int32{},
+		external:  map[string]int32{},
+		durations: map[string]time.Duration{},
 		customers: map[string]*customer{},
 		own:       newOwnership(),
 	}
@@ -87,40 +105,66 @@ func (l *loader) refuse(summary, detail string, args ...any) (*registry.Snapshot
 	return nil, l.sources, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(detail, args...)}}
 }
 
-// add takes one file in.
-func (l *loader) add(filename string, src []byte) {
-	file, diags := parse(filename, src)
+// add takes one file of the declaration itself in.
+func (l *loader) add(filename string, src []byte) { l.addTo(l.root, filename, src) }
+
+// addTo takes one file of a module in.
+func (l *loader) addTo(m *module, filename string, src []byte) {
+	if diags := l.checkSize(filename, len(src)); diags.HasErrors() {
+		l.sources.Files[filename] = &hcl.File{Bytes: src}
+		l.contentDiags(diags)
+		return
+	}
+	file, pieces, diags := parse(filename, src)
 	l.sources.Files[filename] = file
+	bySite := map[int][]piece{}
+	for i, from := 0, 0; i < len(pieces); i++ {
+		if i+1 == len(pieces) || pieces[i+1].site != pieces[i].site {
+			bySite[pieces[i].site] = append(bySite[pieces[i].site], pieces[from:i+1]...)
+			from = i + 1
+		}
+	}
+	l.pieces[filename] = bySite
 	l.diags = append(l.diags, diags...)
 	if diags.HasErrors() {
 		l.partial = true
 		return
 	}
-	l.addBody(file.Body)
+	l.addBody(m, file.Body)
 }
 
 var fileSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "locals"}, {Type: "retention"}, {Type: "limits"}, {Type: "platform", LabelNames: []string{"name"}},
 	{Type: "template", LabelNames: []string{"name"}}, {Type: "customer", LabelNames: []string{"name"}},
 	{Type: "declaration"}, {Type: "moved"}, {Type: "import"}, {Type: "released"},
+	{Type: "variable", LabelNames: []string{"name"}}, {Type: "module", LabelNames: []string{"name"}},
 }}
 
-func (l *loader) addBody(body hcl.Body) {
-	content, diags := body.Content(l.schema)
+func (l *loader) addBody(m *module, body hcl.Body) {
+	schema := l.schema
+	if m != l.root {
+		schema = placeSchemas[m.place]
+	}
+	content, diags := body.Content(schema)
 	l.contentDiags(diags)
 	for _, b := range content.Blocks {
-		if b.Type != "locals" {
-			l.blocks = append(l.blocks, l.block(b, ""))
+		switch b.Type {
+		case "locals":
+		case "variable":
+			l.variable(m, l.block(b, m.place))
+			continue
+		default:
+			m.blocks = append(m.blocks, l.block(b, m.place))
 			continue
 		}
 		attrs, diags := b.Body.JustAttributes()
 		l.contentDiags(diags)
 		for name, attr := range attrs {
-			if first := l.locals[name]; first != nil {
-				l.report(attr.NameRange, nil, "Duplicate local value", "The local value %s is set at %s:%d already.", quote(name), first.attr.Range.Filename, first.attr.Range.Start.Line)
+			if first := m.locals[name]; first != nil {
+				l.report(attr.NameRange, nil, "Duplicate local value", "The local value %s is set at %s:%d already.", quote(name), first.Range.Filename, first.Range.Start.Line)
 				continue
 			}
-			l.locals[name] = &local{attr: attr}
+			m.locals[name] = attr
 		}
 	}
 }
@@ -130,56 +174,36 @@ func (l *loader) contentDiags(diags hcl.Diagnostics) {
 	if diags.HasErrors() {
 		l.partial = true
 	}
-	l.diags = append(l.diags, diags...)
+	for _, d := range diags {
+		if d.Subject != nil {
+			at := place{d.Summary, *d.Subject}
+			if l.told[at]++; l.told[at] > 1 { // a block that was parsed again
+				l.told[at] = 1
+				continue
+			}
+		}
+		l.diags = append(l.diags, d)
+	}
 }
 
-// prepare looks for what can't be evaluated, and evaluates the local values.
+// prepare looks for what can't be evaluated, and evaluates the values of variables and the local ones.
 func (l *loader) prepare() {
-	locals := make([]*local, 0, len(l.locals))
-	for _, v := range l.locals {
-		locals = append(locals, v)
-	}
-	slices.SortFunc(locals, func(a, b *local) int { return compareRanges(&a.attr.Range, &b.attr.Range) })
-	for _, v := range locals {
-		if !l.inspect(v.attr.Expr, false) {
-			l.broken[v.attr.Expr] = true
-		}
-	}
-	for _, b := range l.blocks {
-		l.inspectBlock(b, false)
-	}
-	for _, v := range locals {
-		if _, p := l.local(v, v.attr.NameRange); p != nil {
-			l.partial = true
-		}
-	}
+	l.inspectModule(l.root)
+	l.scope = newScope(l.root, nil)
+	l.bindInputs(l.given)
+	l.evaluateLocals()
 }
 
 // finish evaluates and resolves what was added.
 func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	l.prepare()
-	for _, b := range l.blocks {
-		switch b.kind {
-		case "retention":
-			l.retention(b)
-		case "limits":
-			l.limits(b)
-		case "platform":
-			l.platform(b)
-		case "template":
-			l.template(b)
-		case "customer":
-			for in := range l.instances(b, nil) {
-				l.customer(b, in)
-			}
-		case "declaration":
-			l.declaration(b)
-		case "moved":
-			l.moved(b)
-		case "import":
-			l.imported(b)
-		case "released":
-			l.release(b)
+	l.declareAll(l.root.blocks, nil, l.top)
+	l.openRest(l.root.blocks)
+	for _, m := range l.modules {
+		if m != nil {
+			leave := l.enter(newScope(m, nil))
+			l.openRest(m.blocks)
+			leave()
 		}
 	}
 	l.resolveParents()
@@ -194,9 +218,37 @@ func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	if l.diags.HasErrors() {
 		return nil, l.sources, l.diags
 	}
-	snapshot := registry.Declare(l.objects)
-	l.own.tell(snapshot)
-	return snapshot, l.sources, l.diags
+	objects, own, sources, diags := l.objects, l.own, l.sources, l.diags
+	if !l.lints {
+		*l = loader{} // what is left is half of the memory
+	}
+	snapshot := registry.Declare(objects)
+	own.tell(snapshot)
+	return snapshot, sources, diags
+}
+
+// top declares a block of the outermost place.
+func (l *loader) top(b *block, in *each) {
+	switch b.kind {
+	case "retention":
+		l.retention(b)
+	case "limits":
+		l.limits(b)
+	case "platform":
+		l.platform(b, in)
+	case "template":
+		l.template(b, in)
+	case "customer":
+		l.customer(b, in)
+	case "declaration":
+		l.declaration(b)
+	case "moved":
+		l.moved(b)
+	case "import":
+		l.imported(b)
+	case "released":
+		l.release(b)
+	}
 }
 
 // nothingDeclared refuses a declaration without objects: a file that was truncated must not retire a whole estate.
@@ -222,13 +274,32 @@ func (l *loader) declare(o registry.Object, from origin) bool {
 		return false
 	}
 	addr := o.Address()
-	if first, ok := l.declared[addr]; ok {
+	if first := l.declaredAt(addr); first != nil {
 		l.report(*from.rng, from.in, "Duplicate "+string(addr.Kind), "%s is declared at %s already.", addr, first)
 		return false
 	}
-	l.declared[addr] = &from
 	l.objects = append(l.objects, o)
+	l.note(addr, from)
 	return true
+}
+
+// declaredAt returns where an address was declared, or referred to as another declaration's, or nil.
+func (l *loader) declaredAt(a registry.Address) *origin {
+	if i, ok := l.declared[a.Kind][a.Path]; ok {
+		return &l.origins[i]
+	}
+	return nil
+}
+
+// note keeps where an address was declared or referred to.
+func (l *loader) note(a registry.Address, from origin) {
+	paths := l.declared[a.Kind]
+	if paths == nil {
+		paths = map[string]int32{}
+		l.declared[a.Kind] = paths
+	}
+	paths[a.Path] = int32(len(l.origins))
+	l.origins = append(l.origins, from)
 }
 
 // report adds a diagnostic. Of many alike at one place, as a for_each yields, it keeps the first three.
@@ -237,6 +308,7 @@ func (l *loader) report(rng hcl.Range, in *each, summary, detail string, args ..
 	if in != nil {
 		d.Detail += " This is about the element" + element(in) + "."
 	}
+	d.Detail = l.redact(d.Detail)
 	at := place{summary, rng}
 	if l.told[at]++; l.told[at] <= 3 {
 		l.diags = append(l.diags, d)

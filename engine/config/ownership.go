@@ -180,11 +180,11 @@ func (f fields) isReference() bool {
 // refer notes that an object of another declaration must exist. It reports an address that is declared, or referred to by
 // another block of its kind.
 func (l *loader) refer(a registry.Address, from origin) bool {
-	if first, ok := l.declared[a]; ok {
+	if first := l.declaredAt(a); first != nil {
 		l.report(*from.rng, from.in, "Duplicate "+string(a.Kind), "%s is declared at %s already.", a, first)
 		return false
 	}
-	l.declared[a] = &from
+	l.note(a, from)
 	l.own.referenced[a] = true
 	l.own.references = append(l.own.references, registry.Referenced{Address: a, Place: placeOf(*from.rng)})
 	return true
@@ -200,7 +200,7 @@ func (l *loader) announce(o registry.Object, f fields) (reference, ok bool) {
 
 // isDeclared reports whether the declaration has an object at an address itself.
 func (l *loader) isDeclared(a registry.Address) bool {
-	return l.declared[a] != nil && !l.own.referenced[a]
+	return l.declaredAt(a) != nil && !l.own.referenced[a]
 }
 
 // resolveOwnership checks what moved, import and released blocks say against what is declared.
@@ -243,7 +243,7 @@ func (l *loader) resolveOwnership() {
 	}
 	for _, r := range l.own.released {
 		if l.isDeclared(r.Address) {
-			l.report(r.rng, nil, "Released but declared", "%s is declared at %s. Remove that block, or make it a reference, to give it away.", r, l.declared[r.Address])
+			l.report(r.rng, nil, "Released but declared", "%s is declared at %s. Remove that block, or make it a reference, to give it away.", r, l.declaredAt(r.Address))
 		}
 	}
 }
@@ -298,7 +298,7 @@ func chase(next map[registry.Address]target, ends map[registry.Address]registry.
 
 func (l *loader) checkMove(m move, ends map[registry.Address]registry.Address) {
 	if l.isDeclared(m.from.Address) {
-		l.report(m.from.rng, nil, "Moved but declared", "%s is still declared, at %s. Remove one of the two blocks.", m.from, l.declared[m.from.Address])
+		l.report(m.from.rng, nil, "Moved but declared", "%s is still declared, at %s. Remove one of the two blocks.", m.from, l.declaredAt(m.from.Address))
 		return
 	}
 	if _, leadsOn := ends[m.to.Address]; !leadsOn && !l.isDeclared(m.to.Address) && !l.partial {

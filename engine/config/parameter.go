@@ -13,7 +13,7 @@ var parameterSchema = &hcl.BodySchema{
 	Blocks:     append(labelled("threshold"), hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
-var thresholdSchema = &hcl.BodySchema{Attributes: attributes("", "above", "below", "for", "deadband", "severity")}
+var thresholdSchema = &hcl.BodySchema{Attributes: attributes("", "for_each", "name", "above", "below", "for", "deadband", "severity")}
 
 // parameter is a parameter of a template or project, before it has an address.
 type parameter struct {
@@ -27,22 +27,6 @@ type threshold struct {
 	name   string
 	proto  registry.Threshold
 	origin origin
-}
-
-// parameters reads the parameter blocks inside a block.
-func (l *loader) parameters(outer *block, in *each) []*parameter {
-	var list []*parameter
-	for _, b := range outer.blocks {
-		if b.kind != "parameter" {
-			continue
-		}
-		for in := range l.instances(b, in) {
-			if p := l.parameter(b, in); p != nil {
-				list = append(list, p)
-			}
-		}
-	}
-	return list
 }
 
 // parameter reads one block. Its short name comes from the label, or, with for_each, from the name.
@@ -75,21 +59,21 @@ func (l *loader) parameter(b *block, in *each) *parameter {
 		f.wrong("max", "Contradictory bounds", "max is %s, below min, which is %s.", p.proto.Max, p.proto.Min)
 	}
 	seen := map[string]*origin{}
-	for _, b := range b.blocks {
+	l.children(b, in, func(b *block, in *each) {
 		if b.kind != "threshold" {
-			continue
+			return
 		}
 		t, ok := l.threshold(b, in)
 		if !ok {
-			continue
+			return
 		}
 		if first := seen[t.name]; first != nil {
 			l.report(b.rng, in, "Duplicate threshold", "The threshold %s is declared at %s already.", quote(t.name), first)
-			continue
+			return
 		}
 		seen[t.name] = &t.origin
 		p.thresholds = append(p.thresholds, t)
-	}
+	})
 	return p
 }
 

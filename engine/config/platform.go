@@ -2,7 +2,6 @@ package config
 
 import (
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,10 +15,9 @@ var retentionSchema = &hcl.BodySchema{Attributes: attributes("raw", "compress_af
 func (l *loader) retention(b *block) {
 	f := fields{l: l, b: b}
 	const least = time.Hour
-	f.required("raw")
-	r := &registry.Retention{
-		Addr: registry.RetentionAddress,
-		Raw:  f.duration("raw", least), CompressAfter: f.duration("compress_after", least),
+	r := &registry.Retention{Addr: registry.RetentionAddress, CompressAfter: f.duration("compress_after", least)}
+	if _, ok := f.required("raw"); ok {
+		r.Raw = f.duration("raw", least)
 	}
 	if r.Raw > 0 && r.CompressAfter >= r.Raw {
 		f.wrong("compress_after", "Contradictory retention", "Telemetry is dropped after raw; compress_after must be shorter than that.")
@@ -27,7 +25,7 @@ func (l *loader) retention(b *block) {
 	l.declare(r, f.origin())
 }
 
-var platformSchema = &hcl.BodySchema{Attributes: attributes("", "warning", "critical")}
+var platformSchema = &hcl.BodySchema{Attributes: attributes("", "for_each", "name", "warning", "critical")}
 
 // platformMetrics are what platform thresholds exist for, and how their limits are written.
 var platformMetrics = map[string]func(f fields, name string) registry.Bound{
@@ -39,20 +37,28 @@ var platformMetrics = map[string]func(f fields, name string) registry.Bound{
 	"database_size": fields.percent,
 }
 
-func (l *loader) platform(b *block) {
-	f := fields{l: l, b: b}
-	limit, known := platformMetrics[b.label]
+func (l *loader) platform(b *block, in *each) {
+	f := fields{l, b, in}
+	name, at := b.label, b.name
+	if b.attrs["name"] != nil || b.attrs["for_each"] != nil {
+		var ok bool
+		if name, ok = f.name(); !ok {
+			return
+		}
+		at = b.attrs["name"].Expr.Range()
+	}
+	limit, known := platformMetrics[name]
 	if !known {
-		l.report(b.name, nil, "Unknown platform metric", "The platform has no metric %s.%s", quote(b.label), elseAmong(b.label, options(platformMetrics))).Context = &b.rng
+		l.report(at, in, "Unknown platform metric", "The platform has no metric %s.%s", quote(name), elseAmong(name, options(platformMetrics))).Context = &b.rng
 		return
 	}
 	p := &registry.Platform{
-		Addr:    registry.NewAddress(registry.KindPlatform, b.label),
+		Addr:    registry.NewAddress(registry.KindPlatform, name),
 		Warning: limit(f, "warning"), Critical: limit(f, "critical"),
 	}
 	switch {
 	case b.attrs["warning"] == nil && b.attrs["critical"] == nil:
-		l.report(b.rng, nil, "Missing limit", "Set warning, critical, or both.")
+		l.report(b.rng, in, "Missing limit", "Set warning, critical, or both.")
 	case p.Warning.Set && p.Critical.Set && p.Warning.Value > p.Critical.Value:
 		f.wrong("critical", "Contradictory limits", "critical must not be below warning.")
 	}
@@ -95,31 +101,35 @@ func (f fields) seconds(name string) registry.Bound {
 	return registry.BoundOf(d.Seconds())
 }
 
-var templateSchema = &hcl.BodySchema{Blocks: labelled("parameter")}
+var templateSchema = &hcl.BodySchema{Attributes: attributes("", "for_each", "name"), Blocks: labelled("parameter")}
 
 // template is a set of parameters that projects share.
 type template struct {
+	name       string
 	origin     origin
 	parameters []*parameter
 }
 
-func (l *loader) template(b *block) {
-	f := fields{l: l, b: b}
+func (l *loader) template(b *block, in *each) {
+	f := fields{l, b, in}
 	name, ok := f.name()
 	if !ok {
 		return
 	}
-	if first := l.templates[name]; first != nil {
-		l.report(b.rng, nil, "Duplicate template", "The template %s is declared at %s already.", quote(name), &first.origin)
+	if first := l.scope.templates[name]; first != nil {
+		l.report(b.rng, in, "Duplicate template", "The template %s is declared at %s already.", quote(name), &first.origin)
 		return
 	}
-	t := &template{origin: f.origin(), parameters: l.parameters(b, nil)}
-	if len(t.parameters) == 0 && !l.partial {
-		l.report(b.rng, nil, "Empty template", "A template needs at least one parameter block.")
-	}
-	l.templates[name] = t
+	t := &template{name: name, origin: f.origin()}
 	byShort := map[string]*parameter{}
-	t.parameters = slices.DeleteFunc(t.parameters, func(p *parameter) bool {
-		return l.duplicateParameter(byShort, p)
+	l.children(b, in, func(b *block, in *each) {
+		if p := l.parameter(b, in); p != nil && !l.duplicateParameter(byShort, p) {
+			t.parameters = append(t.parameters, p)
+		}
 	})
+	if len(t.parameters) == 0 && !l.partial {
+		l.report(b.rng, in, "Empty template", "A template needs at least one parameter block.")
+	}
+	l.scope.templates[name] = t
+	l.templates = append(l.templates, t)
 }

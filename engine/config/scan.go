@@ -15,6 +15,7 @@ import (
 // on every bracket and keeps some hundred bytes for every token, exhaust the stack or the memory.
 const (
 	maxFileSize  = 64 << 20
+	maxDataSize  = 256 << 20 // of one that file() reads
 	maxLine      = 64 << 10
 	maxNesting   = 32
 	maxOperators = 1000    // in one expression, between two commas
@@ -26,9 +27,10 @@ const (
 
 // scan looks over the bytes of a file before HCL's parser sees them. What it refuses is either not text, or nested
 // or chained beyond what the parser survives. It follows HCL's own scanner through strings, heredocs and templates.
-func scan(filename string, src []byte) hcl.Diagnostics {
+// It returns the text with its line ends normalised, and the pieces that can be parsed apart from the rest.
+func scan(filename string, src []byte) (text []byte, pieces []piece, diags hcl.Diagnostics) {
 	if len(src) > maxFileSize {
-		return hcl.Diagnostics{{
+		return src, nil, hcl.Diagnostics{{
 			Severity: hcl.DiagError,
 			Summary:  "File too large",
 			Detail:   fmt.Sprintf("%s has %d bytes; a file may have up to %d. Split it into several files in one directory, or keep the devices in a CSV file for for_each.", filename, len(src), maxFileSize),
@@ -36,11 +38,14 @@ func scan(filename string, src []byte) hcl.Diagnostics {
 		}}
 	}
 	if diags := scanText(filename, src); diags.HasErrors() {
-		return diags
+		return src, nil, diags
 	}
-	s := scanner{filename: filename, src: src}
+	if bytes.IndexByte(src, '\r') >= 0 {
+		src = bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n"))
+	}
+	s := scanner{filename: filename, src: src, line: 1}
 	s.run()
-	return s.diags
+	return src, s.found, s.diags
 }
 
 // scanText finds bytes that are no readable text: at most ten places.
@@ -109,6 +114,10 @@ type scanner struct {
 	pieces     int // of all closed texts, times their bytes
 	unary      int // ! and - in a row
 
+	found   []piece
+	line    int // of the byte at counted
+	counted int
+
 	comment func(from, to int) // told of the comments that end with their line; nil for nobody
 }
 
@@ -126,10 +135,22 @@ type frame struct {
 	directives  int    // string and heredoc: open %{ if } and %{ for }
 	pieces      int    // string and heredoc: what HCL will join
 	isDirective bool   // sequence: began with %{
+
+	isBody bool   // { of a block or of the file
+	kind   string // of the block
+	item   item   // body: what is being read
+}
+
+// item is the attribute or block of a body that is being read, as far as it has come.
+type item struct {
+	begun, isBlock bool // isBlock: nothing but a word and labels so far
+	at             int
+	kind           string
+	labels         int
 }
 
 func (s *scanner) run() {
-	s.frames = append(s.frames, frame{opener: '{'}) // the file
+	s.frames = append(s.frames, frame{opener: '{', isBody: true}) // the file
 	for s.pos < len(s.src) && s.diags == nil {
 		switch s.top().opener {
 		case '"':
@@ -216,6 +237,7 @@ func (s *scanner) inCode() {
 		if top.opener == '{' && !top.isFor {
 			top.operators, top.questions = 0, 0
 			s.unary = 0
+			top.item = item{}
 		}
 		s.pos++
 		return
@@ -226,6 +248,10 @@ func (s *scanner) inCode() {
 	}
 	first := top.empty
 	top.empty = false
+	header := item{}
+	if top.isBody {
+		header = s.readItem(top, c)
+	}
 	if c != '!' && c != '-' {
 		s.unary = 0
 	}
@@ -233,7 +259,8 @@ func (s *scanner) inCode() {
 	case '{':
 		s.operator('{')
 		s.braces++
-		s.push('{', s.pos)
+		inner := s.push('{', s.pos)
+		inner.isBody, inner.kind = header.isBlock, header.kind
 	case '(', '[':
 		s.operator(c)
 		s.push(c, s.pos)
@@ -246,7 +273,9 @@ func (s *scanner) inCode() {
 			s.sequences = s.sequences[:n-1]
 			s.close('$')
 		} else {
+			inner := s.top().at
 			s.close('{')
+			s.cut(inner)
 		}
 		s.braces--
 	case '"':
@@ -272,6 +301,20 @@ func (s *scanner) inCode() {
 		return
 	}
 	s.pos++
+}
+
+// readItem follows an item of a body by one token, which begins with c, and returns the item as it was before.
+func (s *scanner) readItem(top *frame, c byte) item {
+	before := top.item
+	switch it := &top.item; {
+	case !it.begun:
+		*it = item{begun: true, isBlock: isIdent(c), at: s.pos}
+	case c == '"' || isIdent(c):
+		it.labels++
+	case c != '{':
+		it.isBlock = false
+	}
+	return before
 }
 
 func (s *scanner) peek(n int) byte {
@@ -316,6 +359,9 @@ func (s *scanner) word(first bool) {
 		}
 		if first && s.peek(0) < utf8.RuneSelf {
 			s.keyword(string(s.src[from:s.pos]), from)
+		}
+		if top := s.top(); top.isBody && top.item.at == from {
+			top.item.kind = string(s.src[from:s.pos])
 		}
 	default:
 		s.pos++

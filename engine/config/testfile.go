@@ -148,7 +148,7 @@ func LoadTests(path string, declared *registry.Snapshot) ([]*Test, *Sources, hcl
 		_, _, diags := l.refuse("Test file not readable", "%s: %s.", path, reason(err))
 		return nil, l.sources, diags
 	}
-	src, err := readRegular(os.Stat, os.OpenFile, path)
+	src, err := readRegular(os.Stat, os.OpenFile, path, maxFileSize)
 	if err != nil {
 		return unreadable(err)
 	}
@@ -157,7 +157,7 @@ func LoadTests(path string, declared *registry.Snapshot) ([]*Test, *Sources, hcl
 		return unreadable(err)
 	}
 	defer root.Close()
-	l.reach(root)
+	l.reach(filepath.Dir(path), root)
 	return l.tests(path, src, declared)
 }
 
@@ -169,7 +169,7 @@ func (l *loader) tests(path string, src []byte, declared *registry.Snapshot) ([]
 	r := testReader{loader: l, declared: declared}
 	names := map[string]*block{}
 	var tests []*Test
-	for _, b := range l.blocks {
+	for _, b := range l.root.blocks {
 		t := r.test(b)
 		if first := names[t.Name]; first != nil {
 			l.report(b.rng, nil, "Duplicate test", "A test named %s is at %s:%d already.", quote(t.Name), first.rng.Filename, first.rng.Start.Line)
@@ -327,7 +327,7 @@ func (r *testReader) device(f fields) *registry.Device {
 	for _, d := range devices[:min(len(devices), 1001)] {
 		paths[d.Addr.Path] = true
 	}
-	r.report(ref.rng, nil, "Unknown device", "The declaration has no device %s.%s", quote(ref.name), elseAmong(path, options(paths)))
+	r.report(*ref.rng, nil, "Unknown device", "The declaration has no device %s.%s", quote(ref.name), elseAmong(path, options(paths)))
 	return nil
 }
 
@@ -360,7 +360,7 @@ func (r *testReader) parameter(f fields, d *registry.Device) *registry.Parameter
 	}
 	p, others := r.parameterOf(d, ref.name)
 	if p == nil {
-		r.report(ref.rng, nil, "Unknown parameter", "The project of %s has no parameter %s.%s", d.Addr, quote(ref.name), elseAmong(ref.name, others))
+		r.report(*ref.rng, nil, "Unknown parameter", "The project of %s has no parameter %s.%s", d.Addr, quote(ref.name), elseAmong(ref.name, others))
 	}
 	return p
 }
@@ -525,9 +525,9 @@ func (r *testReader) alert(f fields, t *Test) AlertExpected {
 	}
 	switch {
 	case len(found) == 0:
-		r.report(ref.rng, nil, "Unknown threshold", "The project of %s has no threshold %s.%s", a.Device.Addr, quote(ref.name), elseAmong(ref.name, options(names)))
+		r.report(*ref.rng, nil, "Unknown threshold", "The project of %s has no threshold %s.%s", a.Device.Addr, quote(ref.name), elseAmong(ref.name, options(names)))
 	case len(found) > 1:
-		r.report(ref.rng, nil, "Unknown threshold", "Several parameters have a threshold %s: %s. Say which with parameter.", quote(ref.name), quoteAll(found))
+		r.report(*ref.rng, nil, "Unknown threshold", "Several parameters have a threshold %s: %s. Say which with parameter.", quote(ref.name), quoteAll(found))
 	}
 	return a
 }

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"cmp"
+	"crypto/sha1"
 	"fmt"
 	"strings"
 
@@ -149,4 +150,12 @@ var namespace = uuid.MustParse("6f0c7c1e-53d1-5a7e-9a51-6e7372656164")
 
 // ID is the UUID (version 5, RFC 9562) that an object first created at this address gets.
 // The same address yields the same id in every database and at every time.
-func (a Address) ID() uuid.UUID { return uuid.NewSHA1(namespace, []byte(a.String())) }
+func (a Address) ID() uuid.UUID {
+	text := make([]byte, 0, 256)
+	text = append(append(append(append(text, namespace[:]...), a.Kind...), '.'), a.Path...)
+	sum := sha1.Sum(text)
+	id := uuid.UUID(sum[:16])
+	id[6] = id[6]&0x0f | 5<<4 // version
+	id[8] = id[8]&0x3f | 0x80 // variant
+	return id
+}

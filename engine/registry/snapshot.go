@@ -72,8 +72,20 @@ type Referenced struct {
 
 // Declare builds the snapshot of a declaration: every object gets the id of its address, and what follows from ids.
 func Declare(objects []Object) *Snapshot {
+	ids := map[Address]uuid.UUID{} // of what others hang off
+	id := func(a Address) uuid.UUID {
+		if a.Kind == KindDevice || a.Kind == KindThreshold {
+			return a.ID()
+		}
+		known, ok := ids[a]
+		if !ok {
+			known = a.ID()
+			ids[a] = known
+		}
+		return known
+	}
 	for _, o := range objects {
-		assignIDs(o, Address.ID)
+		assignIDs(o, id)
 	}
 	return NewSnapshot(objects)
 }

@@ -138,6 +138,7 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 		if err != nil {
 			return err
 		}
+		failpoint.Hit("store.plan-begun")
 		if err := lock.check(ctx, tx); err != nil {
 			return err
 		}
@@ -160,6 +161,7 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 		if plan.Empty() && (version == 0 || revision == last.settled) {
 			return nil
 		}
+		failpoint.Hit("store.plan-locked")
 		recording := record(plan, last, revision)
 		defer recording.encoding.Wait()
 		if err := execute(ctx, tx, plan); err != nil {
@@ -178,6 +180,9 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 	})
 	if err != nil && committing && code(err) == "" {
 		err = fmt.Errorf("the connection broke during the commit, run plan to see whether the changes were made: %w", err)
+	}
+	if committing && err == nil {
+		failpoint.Hit("store.plan-committed")
 	}
 	return version, err
 }
@@ -216,6 +221,7 @@ func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
 		if err := t.release(ctx, tx, releases[t.kind]); err != nil {
 			return fmt.Errorf("releasing in table %s: %w", t.name, err)
 		}
+		failpoint.Hit("store.plan-table-removed")
 	}
 	for _, t := range tables {
 		say(t, puts[t.kind])
@@ -227,6 +233,7 @@ func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
 				return fmt.Errorf("writing the parents of customers: %w", err)
 			}
 		}
+		failpoint.Hit("store.plan-table-written")
 	}
 	return renameKeys(ctx, tx, puts[registry.KindParameter])
 }
