@@ -46,6 +46,10 @@ func (e *Engine) health() api.Health {
 		h.DB = "disconnected"
 		h.Problems = append(h.Problems, "database: does not answer")
 	}
+	var problem string
+	if h.Registry, problem = e.view.health(); problem != "" {
+		h.Problems = append(h.Problems, problem)
+	}
 	if r := e.queue.Refusal(telemetry.Live); r != nil {
 		h.Problems = append(h.Problems, "queue: "+r.Code)
 	} else if r := e.queue.Refusal(telemetry.Backfill); r != nil {

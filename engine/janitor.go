@@ -15,6 +15,7 @@ const (
 	roomInterval   = time.Second
 	purgeInterval  = time.Minute
 	retainInterval = time.Hour
+	auditAge       = 400 * 24 * time.Hour // for how long it is known who changed the registry by hand
 )
 
 // tidyQueue purges the queue until ctx ends. It does not wait for the database, which may keep retention waiting for long.
@@ -73,12 +74,13 @@ func (e *Engine) crowded(_ context.Context, partition int) (uint64, error) {
 	return first + uint64(math.Ceil((bytes-replayKept*limit)/bytes*frames)) - 1, nil
 }
 
-// tidyStore drops old telemetry until ctx ends.
+// tidyStore drops old telemetry, and old rows of the registry's audit, until ctx ends.
 func (e *Engine) tidyStore(ctx context.Context) error {
 	tick := time.NewTicker(retainInterval)
 	defer tick.Stop()
 	for {
 		e.retain(ctx)
+		e.trimAudit(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -98,5 +100,14 @@ func (e *Engine) retain(ctx context.Context) {
 	}
 	if len(dropped) > 0 {
 		e.log.Info("retention dropped telemetry", "older_than", r.Raw, "partitions", dropped)
+	}
+}
+
+func (e *Engine) trimAudit(ctx context.Context) {
+	if first, _ := e.crew.has(0); !first {
+		return
+	}
+	if _, err := e.store.TrimAudit(ctx, auditAge); err != nil && ctx.Err() == nil {
+		e.log.Error("the registry's audit keeps old rows, will try again in an hour", "err", err)
 	}
 }

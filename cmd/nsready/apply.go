@@ -2,12 +2,17 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/user"
+	"slices"
 	"strings"
+
+	"github.com/google/uuid"
 
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
@@ -21,107 +26,248 @@ type applyView struct {
 }
 
 func runApply(ctx context.Context, s *streams, args []string) error {
-	f := newFlags(s, "apply [flags]", `
-Make the registry match the declaration: show the plan, ask, and execute it in one transaction. It is refused when the
-registry has changed since the plan was made. What is no longer declared is retired: its history stays.
-Without a terminal, and with -json, nobody can be asked, and -auto-approve is required.
+	f := newFlags(s, "apply [flags] [FILE]", `
+Make the registry match the declaration: show the plan, ask, and execute it in one transaction. The registry is locked
+meanwhile for others who would write it, and the plan is refused when it has changed all the same. What is no longer declared
+is retired: its history stays.
+Without a terminal, and with -json or -input=false, nobody is asked, and -auto-approve is required.
+A FILE that 'nsready plan -out FILE' saved is executed as it is, without a question. -fail-on and -max-destroy
+hold for it too; the latter is that of the plan, unless it is given here.
+The exit code is 2 when the plan does what they forbid; then nothing is changed.
 
 Example:
   nsready apply -auto-approve -config estates/north`)
-	var t target
-	t.register(f)
-	asJSON := f.Bool("json", false, "print the plan and its outcome as JSON")
-	approved := f.Bool("auto-approve", false, "do not ask")
-	var look impactOptions
-	look.register(f)
-	if _, err := f.parse(args, 0); err != nil {
+	var p planner
+	p.register(f)
+	p.locks.register(f)
+	p.why.register(f)
+	var ask approval
+	ask.register(f)
+	rest, err := f.parse(args, 1)
+	if err != nil {
 		return err
 	}
-	err := func() error {
-		if err := look.check(); err != nil {
+	err = func() (err error) {
+		if err := p.check(); err != nil {
 			return err
 		}
-		declared, err := loadConfig(s, t.config, *asJSON, t.variables...)
+		if len(rest) > 0 {
+			return p.applySaved(ctx, s, f, rest[0])
+		}
+		declared, err := loadConfig(s, p.config, p.json, p.variables...)
 		if err != nil {
 			return err
 		}
-		db, err := t.open(ctx)
+		db, err := p.open(ctx)
 		if err != nil {
 			return err
 		}
 		defer db.Close()
-		current, ready, err := loadRegistry(ctx, db)
+		// The lock comes first: what is shown is what is applied. Without tables there is nothing to lock.
+		working, lock, err := p.locks.take(ctx, s, &p.target, db, "apply")
+		ready := !errors.Is(err, store.ErrNoSchema)
+		if ready {
+			if err != nil {
+				return err
+			}
+			defer func() { err = lock.end(ctx, err) }()
+			ctx = working
+		}
+		v, err := p.plan(ctx, s, db, declared)
 		if err != nil {
 			return err
 		}
-		a := applyView{planView: viewPlan(registry.Diff(current, declared)), Version: current.Version}
-		if err := problems(a.Plan); err != nil {
+		a := applyView{planView: v, Version: v.BaseVersion}
+		by := p.why.of(p.config)
+		if done, err := p.begin(s, &a); done || err != nil {
 			return err
 		}
-		if a.Impact, err = look.assess(ctx, &t, db, current, a.Plan); err != nil {
+		if v.Empty() {
+			if !v.unsettled {
+				return p.end(s, &a)
+			}
+			return p.execute(ctx, s, lock, &a, by) // what was done by hand, and is declared, is recorded
+		}
+		if err := ask.approve(ctx, s, "apply", args, a.Summary.question(), p.json); err != nil {
 			return err
 		}
-		if !*asJSON {
-			if err := printPlan(s.stdout, a.planView); err != nil {
+		if !ready {
+			// The tables are made once it is certain that this is the database, and the plan gets the registry to start from.
+			if err := db.Migrate(ctx); err != nil {
 				return err
 			}
-		}
-		if err := a.Refusal(); err != nil {
-			return err
-		}
-		if !a.Empty() {
-			if !*approved {
-				if err := approve(ctx, s, a.Summary, *asJSON, args); err != nil {
-					return err
-				}
-			}
-			if !ready {
-				// The tables are made once it is certain that this is the database, and the plan gets the registry to start from.
-				if err := db.Migrate(ctx); err != nil {
-					return err
-				}
-				if current, err = db.LoadRegistry(ctx); err != nil {
-					return err
-				}
-				a.planView = viewPlan(registry.Diff(current, declared))
-			}
-			if a.Version, err = db.Apply(ctx, a.Plan, author()); err != nil {
+			if working, lock, err = p.locks.take(ctx, s, &p.target, db, "apply"); err != nil {
 				return err
 			}
-			a.Applied = true
+			defer func() { err = lock.end(ctx, err) }()
+			ctx = working
+			if a.planView, err = p.plan(ctx, s, db, declared); err != nil {
+				return err
+			}
+			if a.BaseVersion > 0 {
+				return &store.ErrStale{Version: a.BaseVersion, Revision: a.BaseRevision}
+			}
 		}
-		switch {
-		case *asJSON:
-			return writeJSON(s.stdout, a)
-		case a.Applied:
-			_, err = fmt.Fprintf(s.stdout, "\nApply complete! Resources: %s.\nRegistry version %d.\n", a.Summary.done(), a.Version)
-		}
-		return err
+		return p.execute(ctx, s, lock, &a, by)
 	}()
-	if *asJSON {
+	if p.json {
 		return reportJSON(s.stdout, err)
 	}
 	return err
 }
 
-// approve asks on the terminal whether to go on.
-func approve(ctx context.Context, s *streams, sum summary, asJSON bool, args []string) error {
-	if asJSON || !isTerminal(s.stdin) {
-		why := "there is no terminal to ask on"
-		if asJSON {
-			why = "-json does not ask"
+// applySaved executes a saved plan.
+func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name string) (err error) {
+	var problem error
+	f.Visit(func(set *flag.Flag) {
+		if slices.Contains([]string{"config", "target", "var", "var-file"}, set.Name) {
+			problem = fmt.Errorf("a saved plan is executed as it is: -%s cannot go with it", set.Name)
 		}
-		return fmt.Errorf("the changes were not approved, and %s. To apply them, run:\n\n  nsready apply %s", why, approvedArgs(args))
+	})
+	if problem != nil {
+		return problem
 	}
+	saved, err := readPlan(name)
+	if err == nil && saved.MaxDestroy != "" && p.maxDestroy.text == "" {
+		err = p.maxDestroy.Set(saved.MaxDestroy)
+	}
+	if err != nil {
+		return err
+	}
+	db, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	a := applyView{planView: viewPlan(saved.Plan), Version: saved.Plan.BaseVersion}
+	a.Saved = viewSaved(name, saved)
+	if done, err := p.begin(s, &a); done || err != nil {
+		return err
+	}
+	working, lock, err := p.locks.take(ctx, s, &p.target, db, "apply")
+	if errors.Is(err, store.ErrNoSchema) && saved.Plan.Registry == uuid.Nil {
+		if err = db.Migrate(ctx); err == nil {
+			working, lock, err = p.locks.take(ctx, s, &p.target, db, "apply")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = lock.end(ctx, err) }()
+	ctx = working
+	if saved.Plan.Registry == uuid.Nil {
+		if err := firstPlan(ctx, db, saved.Plan, name); err != nil {
+			return err
+		}
+	}
+	err = p.execute(ctx, s, lock, &a, p.why.of("")) // of which commit the plan was made is not known here
+	var stale *store.ErrStale
+	switch {
+	case errors.As(err, &stale):
+		return fmt.Errorf("Saved plan is stale: it was made from registry version %d (revision %d), and the registry is now at version %d (revision %d); nothing was changed.\nMake the plan again: nsready plan -out %s",
+			stale.BaseVersion, stale.BaseRevision, stale.Version, stale.Revision, shellQuote(name))
+	case errors.Is(err, store.ErrOtherRegistry):
+		return fmt.Errorf("%s: %w. Is it the right database? -database-url, DATABASE_URL and -data say which", name, err)
+	}
+	return err
+}
+
+// firstPlan readies a plan that was made for a database without tables: for this one, when there is nothing in it.
+func firstPlan(ctx context.Context, db *store.Store, plan *registry.Plan, name string) error {
+	current, err := db.LoadRegistry(ctx)
+	if err != nil {
+		return err
+	}
+	empty := current.Version == 0
+	for range current.Objects {
+		empty = false
+	}
+	if !empty {
+		return fmt.Errorf("Saved plan is stale: it was made for an empty registry, and this one is at version %d (revision %d); nothing was changed.\nMake the plan again: nsready plan -out %s",
+			current.Version, current.Revision, shellQuote(name))
+	}
+	plan.Registry, plan.BaseVersion, plan.BaseRevision = current.Registry, current.Version, current.Revision
+	return nil
+}
+
+// begin shows a plan that is about to be executed. done tells that it must not be, which has been said.
+func (p *planner) begin(s *streams, a *applyView) (done bool, err error) {
+	refused := p.judge(a.Plan)
+	a.FailedOn = failedOn(refused)
+	if !p.json {
+		err = printPlan(s.stdout, a.planView, p.expand)
+	} else if len(refused) > 0 {
+		err = writeJSON(s.stdout, a)
+	}
+	switch {
+	case err != nil:
+		return false, err
+	case len(refused) > 0:
+		return true, refuse(s, refused)
+	}
+	return false, a.Refusal()
+}
+
+// execute applies a plan and reports the outcome.
+func (p *planner) execute(ctx context.Context, s *streams, lock *held, a *applyView, by store.Author) error {
+	progress := s.progress("Waiting for other changes of the registry")
+	version, err := lock.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
+		progress.now("Applying " + counted(kind, n))
+	}), a.Plan, by)
+	progress.stop()
+	if err != nil {
+		return err
+	}
+	a.Version, a.Applied = version, !a.Empty()
+	return p.end(s, a)
+}
+
+// end reports the outcome.
+func (p *planner) end(s *streams, a *applyView) (err error) {
+	switch {
+	case p.json:
+		err = writeJSON(s.stdout, a)
+	case a.Applied:
+		_, err = fmt.Fprintf(s.stdout, "\nApply complete! Resources: %s.\nRegistry version %d.\n", a.Summary.done(), a.Version)
+	case a.Version != a.BaseVersion:
+		_, err = fmt.Fprintf(s.stdout, "\nRegistry version %d records the registry as it is.\n", a.Version)
+	}
+	return err
+}
+
+// question is what to ask before a plan is executed.
+func (sum summary) question() string {
 	question := "\nDo you want nsready to do this?"
 	if sum.Destroy > 0 {
-		objects := "objects"
-		if sum.Destroy == 1 {
-			objects = "object"
-		}
-		question += fmt.Sprintf(" It destroys %d %s; history stays.", sum.Destroy, objects)
+		question += fmt.Sprintf(" It destroys %s; history stays.", objects(sum.Destroy))
 	}
-	return confirm(ctx, s, question)
+	return question
+}
+
+// approval is how a command gets leave to change something.
+type approval struct{ given, input bool }
+
+func (a *approval) register(f *flags) {
+	f.BoolVar(&a.given, "auto-approve", false, "do not ask")
+	f.BoolVar(&a.input, "input", isOn(cmp.Or(os.Getenv("NSREADY_INPUT"), "true")), "ask on the terminal; -input=false, like NSREADY_INPUT=0, never does")
+}
+
+// approve asks on the terminal whether to go on, unless it was said already. args are those of the command.
+func (a *approval) approve(ctx context.Context, s *streams, command string, args []string, question string, asJSON bool) error {
+	why := ""
+	switch {
+	case a.given:
+		return nil
+	case asJSON:
+		why = "-json does not ask"
+	case !a.input:
+		why = "-input=false does not ask"
+	case !isTerminal(s.stdin):
+		why = "there is no terminal to ask on"
+	default:
+		return confirm(ctx, s, question)
+	}
+	return fmt.Errorf("the changes were not approved, and %s. To apply them, run:\n\n  nsready %s %s", why, command, approvedArgs(args))
 }
 
 // confirm asks a question on the terminal. Anything but yes is an error.
@@ -176,16 +322,4 @@ func shellQuote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// author is who runs this program, as far as the system tells.
-func author() store.Author {
-	a := store.Author{User: "unknown", Host: "unknown"}
-	if u, err := user.Current(); err == nil {
-		a.User = u.Username
-	}
-	if host, err := os.Hostname(); err == nil {
-		a.Host = host
-	}
-	return a
 }

@@ -28,32 +28,8 @@ var dlqCommands = []command{
 }
 
 func runDLQ(ctx context.Context, s *streams, args []string) error {
-	name := ""
-	if len(args) > 0 {
-		name, args = args[0], args[1:]
-	}
-	switch name {
-	case "", "-h", "-help", "--help", "help":
-		w := s.stdout
-		if name == "" {
-			w = s.stderr
-		}
-		fmt.Fprint(w, "Usage: nsready dlq COMMAND [flags]\n\nDead letters are acknowledged events that the database refused, with the reason.\n\nCommands:\n")
-		for _, c := range dlqCommands {
-			fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
-		}
-		fmt.Fprint(w, "\nExample:\n  nsready dlq replay -where reason=unknown_device,since=2h -dry-run\n")
-		if name == "" {
-			return exit(exitFailed)
-		}
-		return nil
-	}
-	for _, c := range dlqCommands {
-		if c.name == name {
-			return c.run(ctx, s, args)
-		}
-	}
-	return fmt.Errorf("there is no command \"dlq %s\". 'nsready dlq -help' lists those there are.", name)
+	return runSub(ctx, s, args, "dlq", "Dead letters are acknowledged events that the database refused, with the reason.",
+		"nsready dlq replay -where reason=unknown_device,since=2h -dry-run", dlqCommands)
 }
 
 // dlqFlags are the flags that the subcommands of dlq share.
@@ -66,8 +42,6 @@ type dlqFlags struct {
 
 func newDLQFlags(s *streams, usage, help string) *dlqFlags {
 	f := &dlqFlags{flags: newFlags(s, "dlq "+usage, help)}
-	name, _, _ := strings.Cut(usage, " ")
-	f.Init("dlq "+name, f.ErrorHandling())
 	f.target.registerDatabase(f.flags)
 	f.BoolVar(&f.json, "json", false, "print the outcome as JSON")
 	return f

@@ -10,10 +10,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
-
-	"github.com/agext/levenshtein"
 )
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -41,6 +41,14 @@ var commands = []command{
 	{"apply", "make the registry match the declaration", runApply},
 	{"export", "write the registry as a declaration or as CSV", runExport},
 	{"import", "create what a CSV file of the original platform has", runImport},
+	{"drift", "show what was changed in the registry by hand", runDrift},
+	{"history", "list the versions of the registry", runHistory},
+	{"show", "show what a version of the registry changed, or a saved plan", runShow},
+	{"diff", "show what differs between two versions of the registry", runDiff},
+	{"rollback", "make the registry again what a version declared", runRollback},
+	{"purge", "remove retired objects for good", runPurge},
+	{"lock", "show who is writing the registry", runLock},
+	{"force-unlock", "release the registry's lock, whoever holds it", runForceUnlock},
 	{"up", "run everything on this machine", runUp},
 	{"serve", "run parts of the service with an external database and queue", runServe},
 	{"health", "ask a running service how it is", runHealth},
@@ -48,13 +56,28 @@ var commands = []command{
 	{"ledger", "show what became of every acknowledged event", runLedger},
 	{"dlq", "list, show, replay and purge dead letters", runDLQ},
 	{"explain", "explain the code of an error, finding or refusal", runExplain},
+	{"ci", "print a pipeline for GitHub or GitLab", runCI},
 	{"version", "print the version of this program", runVersion},
+}
+
+// groups are the headings of the help. Every command is under one of them, in the order of the table.
+var groups = []struct {
+	title string
+	names []string
+}{
+	{"Declare what exists", []string{"validate", "lint", "test", "fmt", "plan", "show", "apply", "export", "import"}},
+	{"Run the service", []string{"up", "serve"}},
+	{"Look", []string{"drift", "history", "diff", "health", "ledger", "lock", "load"}},
+	{"Recover", []string{"rollback", "purge", "dlq", "force-unlock"}},
+	{"This program", []string{"explain", "ci", "completion", "version"}},
 }
 
 // streams are what a command reads from and writes to: results to stdout, everything else to stderr.
 type streams struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+
+	inspect *inspection // for a command that is to tell its flags and do nothing; else nil
 }
 
 // exit is an error that says nothing: its command has said all.
@@ -66,7 +89,7 @@ func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, interrupted, stop := cancelOnInterrupt(ctx)
 	defer stop()
-	err := dispatch(ctx, &streams{stdin, stdout, stderr}, args)
+	err := dispatch(ctx, &streams{stdin: stdin, stdout: stdout, stderr: stderr}, args)
 	var code exit
 	switch {
 	case err == nil:
@@ -137,20 +160,63 @@ func dispatch(ctx context.Context, s *streams, args []string) error {
 			return c.run(ctx, s, args)
 		}
 	}
-	hint := "'nsready help' lists the commands."
-	best := 3 // edits; what is further away was not meant
-	for _, c := range commands {
-		if d := levenshtein.Distance(strings.ToLower(name), c.name, nil); d < best {
-			best, hint = d, fmt.Sprintf("Did you mean %q?", c.name)
+	names := func(yield func(string) bool) {
+		for _, c := range commands {
+			if !yield(c.name) {
+				return
+			}
 		}
+	}
+	hint := "'nsready help' lists the commands."
+	if best := nearest(name, names); best != "" {
+		hint = fmt.Sprintf("Did you mean %q?", best)
 	}
 	return fmt.Errorf("there is no command %q. %s", name, hint)
 }
 
+// runSub runs a subcommand of a command that has nothing but those. about says what they are for.
+func runSub(ctx context.Context, s *streams, args []string, of, about, example string, list []command) error {
+	if s.inspect != nil && len(args) == 0 {
+		s.inspect.subcommands(list)
+		return nil
+	}
+	name := ""
+	if len(args) > 0 {
+		name, args = args[0], args[1:]
+	}
+	switch name {
+	case "", "-h", "-help", "--help", "help":
+		w := s.stdout
+		if name == "" {
+			w = s.stderr
+		}
+		fmt.Fprintf(w, "Usage: nsready %s COMMAND [flags]\n\n%s\n\nCommands:\n", of, about)
+		for _, c := range list {
+			fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+		}
+		fmt.Fprintf(w, "\nExample:\n  %s\n", example)
+		if name == "" {
+			return exit(exitFailed)
+		}
+		return nil
+	}
+	for _, c := range list {
+		if c.name == name {
+			return c.run(ctx, s, args)
+		}
+	}
+	return fmt.Errorf("there is no command \"%s %s\". 'nsready %s -help' lists those there are.", of, name, of)
+}
+
 func printHelp(w io.Writer) {
-	fmt.Fprint(w, "NSReady collects telemetry from field devices and keeps what it acknowledged.\n\nUsage: nsready COMMAND [flags]\n\nCommands:\n")
-	for _, c := range commands {
-		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
+	fmt.Fprint(w, "NSReady collects telemetry from field devices and keeps what it acknowledged.\n\nUsage: nsready COMMAND [flags]\n")
+	for _, g := range groups {
+		fmt.Fprintf(w, "\n%s:\n", g.title)
+		for _, c := range commands {
+			if slices.Contains(g.names, c.name) {
+				fmt.Fprintf(w, "  %-12s %s\n", c.name, c.summary)
+			}
+		}
 	}
 	fmt.Fprint(w, "\n'nsready COMMAND -help' explains a command and its flags.\n")
 }
@@ -158,31 +224,50 @@ func printHelp(w io.Writer) {
 // flags is the command line of one command. Flags may stand before and after other arguments.
 type flags struct {
 	*flag.FlagSet
-	help func()
+	usage, about string
+	help         func()
+	inspect      *inspection
+}
+
+// commandName is the words of a usage that name the command: "dlq show" of "dlq show [flags] ID".
+func commandName(usage string) string {
+	words := strings.Fields(usage)
+	for i, w := range words {
+		if strings.Trim(w, "abcdefghijklmnopqrstuvwxyz-") != "" {
+			return strings.Join(words[:i], " ")
+		}
+	}
+	return usage
 }
 
 // newFlags begins the command line of a command. usage is what follows "nsready"; help ends with an example.
 func newFlags(s *streams, usage, help string) *flags {
-	name, _, _ := strings.Cut(usage, " ")
-	f := &flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError)}
+	f := &flags{FlagSet: flag.NewFlagSet(commandName(usage), flag.ContinueOnError), usage: usage, about: help, inspect: s.inspect}
 	f.SetOutput(io.Discard)
 	f.Usage = func() {} // would be called for mistakes too
+	f.BoolFunc("no-color", "print no colors, like NO_COLOR=1", func(value string) error {
+		on, err := strconv.ParseBool(value)
+		if err == nil && on {
+			err = os.Setenv("NO_COLOR", "1") // painter looks there
+		}
+		return err
+	})
 	f.help = func() {
 		fmt.Fprintf(s.stdout, "Usage: nsready %s\n\n%s\n", usage, strings.TrimSpace(help))
-		any := false
-		f.VisitAll(func(*flag.Flag) { any = true })
-		if any {
-			fmt.Fprint(s.stdout, "\nFlags:\n")
-			f.SetOutput(s.stdout)
-			f.PrintDefaults()
-		}
+		fmt.Fprint(s.stdout, "\nFlags:\n")
+		f.SetOutput(s.stdout)
+		f.PrintDefaults()
 	}
 	return f
 }
 
 // parse reads the command line and returns the arguments that are no flags, of which there may be up to most.
-// It returns errHelp when the help was wanted, which it has printed.
+// It returns errHelp when the help was wanted, which it has printed, or when the flags were only to be told.
 func (f *flags) parse(args []string, most int) (rest []string, err error) {
+	if f.inspect != nil {
+		f.inspect.flags(f)
+		return nil, errHelp
+	}
 	for len(args) > 0 {
 		if err := f.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {

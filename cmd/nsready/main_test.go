@@ -183,7 +183,7 @@ const smallEstate = `customer "acme" {
 }
 `
 
-// session is nsready apply on a terminal.
+// session is nsready on a terminal.
 type session struct {
 	*exec.Cmd
 	master *os.File
@@ -191,6 +191,18 @@ type session struct {
 }
 
 func startSession(t *testing.T, env ...string) *session {
+	t.Helper()
+	return startApply(t, storetest.Database(t), nil, env...)
+}
+
+// startApply starts nsready apply with flags, of smallEstate to the database at url.
+func startApply(t *testing.T, url string, args []string, env ...string) *session {
+	t.Helper()
+	return startSessionOf(t, url, append([]string{"apply"}, args...), env...)
+}
+
+// startSessionOf runs a command on a terminal.
+func startSessionOf(t *testing.T, url string, args []string, env ...string) *session {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
@@ -201,10 +213,10 @@ func startSession(t *testing.T, env ...string) *session {
 		t.Fatal(err)
 	}
 	master, slave := terminal(t)
-	s := &session{Cmd: exec.Command(program, "apply"), master: master}
+	s := &session{Cmd: exec.Command(program, args...), master: master}
 	s.Args[0] = "nsready"
 	s.Dir = dir
-	s.Env = append(os.Environ(), append([]string{"DATABASE_URL=" + storetest.Database(t), "TERM=xterm", "NO_COLOR="}, env...)...)
+	s.Env = append(os.Environ(), append([]string{"DATABASE_URL=" + url, "TERM=xterm", "NO_COLOR="}, env...)...)
 	s.Stdin, s.Stdout, s.Stderr = slave, slave, slave
 	if err := s.Start(); err != nil {
 		t.Fatal(err)

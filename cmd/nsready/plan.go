@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
+	"time"
 
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
@@ -35,58 +38,91 @@ func runPlan(ctx context.Context, s *streams, args []string) error {
 	f := newFlags(s, "plan [flags]", `
 Compare the declaration with the registry and show what apply would change. Nothing is changed, and nothing is locked.
 The exit code is 0 with and without changes, and 1 when there is no plan. With -detailed-exitcode it is
-0 when there are no changes, 1 when there is no plan, and 2 when there are changes.
+0 when there are no changes, 1 when there is no plan, and 2 when there are changes. With -fail-on and -max-destroy it is
+2 when the plan does what they forbid; it is shown, and saved, all the same.
 A plan that apply would refuse, because of protected objects or those of other declarations, is shown and says so.
 Below a change of retention, a device, a parameter or a threshold it says what that does to what is stored and to alerts.
 
 Example:
-  nsready plan -detailed-exitcode -config estates/north`)
-	var t target
-	t.register(f)
-	asJSON := f.Bool("json", false, "print the plan as JSON")
+  nsready plan -out estate.plan -fail-on destroy,data-loss -config estates/north`)
+	var p planner
+	p.register(f)
+	out := f.String("out", "", "save the plan in a `FILE`, for 'nsready apply FILE'")
 	detailed := f.Bool("detailed-exitcode", false, "exit with 2 when there are changes")
-	var look impactOptions
-	look.register(f)
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
 	err := func() error {
-		if err := look.check(); err != nil {
+		if err := p.check(); err != nil {
 			return err
 		}
-		declared, err := loadConfig(s, t.config, *asJSON, t.variables...)
+		if *out != "" {
+			if err := checkOut(*out); err != nil {
+				return err
+			}
+		}
+		declared, err := loadConfig(s, p.config, p.json, p.variables...)
 		if err != nil {
 			return err
 		}
-		db, err := t.open(ctx)
+		db, err := p.open(ctx)
 		if err != nil {
 			return err
 		}
 		defer db.Close()
-		current, _, err := loadRegistry(ctx, db)
+		v, err := p.plan(ctx, s, db, declared)
 		if err != nil {
 			return err
 		}
-		v := viewPlan(registry.Diff(current, declared))
-		if err := problems(v.Plan); err != nil {
-			return err
+		refused := p.judge(v.Plan)
+		unlimited := p.maxDestroy.text == "" && slices.ContainsFunc(refused, func(r veto) bool { return r.condition == "max-destroy" })
+		if unlimited { // what is usual binds apply alone
+			refused = refused[:len(refused)-1]
 		}
-		if v.Impact, err = look.assess(ctx, &t, db, current, v.Plan); err != nil {
-			return err
+		v.FailedOn = failedOn(refused)
+		if *out != "" {
+			saved := &registry.SavedPlan{
+				Plan: v.Plan, Tool: thisBuild().Version, MaxDestroy: p.maxDestroy.text, Author: author().String(), Created: time.Now().UTC().Truncate(time.Second),
+			}
+			if err := savePlan(*out, saved); err != nil {
+				return err
+			}
+			v.Saved = viewSaved(*out, saved)
 		}
-		if *asJSON {
+		if p.json {
 			err = writeJSON(s.stdout, v)
 		} else {
-			err = printPlan(s.stdout, v)
+			err = printPlan(s.stdout, v, p.expand)
+			if err == nil && unlimited {
+				_, err = fmt.Fprintf(s.stdout, "\nNote: apply refuses to destroy so many objects, unless it is told -max-destroy=%d.\n", v.Summary.Destroy)
+			}
+			if err == nil && v.Saved != nil {
+				err = printSaved(s.stdout, *out)
+			}
 		}
-		if err == nil && *detailed && !v.Empty() {
+		switch {
+		case err != nil:
+			return err
+		case len(refused) > 0:
+			return refuse(s, refused)
+		case *detailed && !v.Empty():
 			return exit(exitChanges)
 		}
-		return err
+		return nil
 	}()
-	if *asJSON {
+	if p.json {
 		return reportJSON(s.stdout, err)
 	}
+	return err
+}
+
+// printSaved says where a plan was saved, and what to do with it.
+func printSaved(w io.Writer, name string) error {
+	hint := "."
+	if !automated() {
+		hint = fmt.Sprintf(". To make exactly these changes, run:\n\n  nsready apply %s", shellQuote(name))
+	}
+	_, err := fmt.Fprintf(w, "\nThe plan is saved in %s%s\n", clean(name), hint)
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nsready/nsready/engine/impact"
@@ -17,8 +18,13 @@ import (
 type planView struct {
 	FormatVersion string `json:"format_version"`
 	*registry.Plan
-	Summary summary        `json:"summary"`
-	Impact  *impact.Report `json:"impact,omitempty"` // nil when no change concerns data
+	Summary  summary        `json:"summary"`
+	Impact   *impact.Report `json:"impact,omitempty"`    // nil when no change concerns data
+	FailedOn []string       `json:"failed_on,omitempty"` // the conditions that forbid it
+	Saved    *savedView     `json:"saved_plan,omitempty"`
+	ByHand   []driftEntry   `json:"changed_by_hand,omitempty"` // since the last apply
+
+	unsettled bool // an apply may have something to record though the plan is empty
 }
 
 // summary counts the changes of a plan.
@@ -64,13 +70,29 @@ func viewPlan(plan *registry.Plan) planView {
 	return v
 }
 
-// printPlan writes a plan for people.
-func printPlan(w io.Writer, v planView) error {
+// changedByHand returns the drift without new objects that nobody manages: the plan lists them, or takes them over.
+func (v planView) changedByHand() (list []driftEntry) {
+	for _, d := range v.ByHand {
+		if d.Kind != registry.CreatedByHand || registry.OwnerOf(d.Object) != "" {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// printPlan writes a plan for people. Without expand it shows changes that are alike together.
+func printPlan(w io.Writer, v planView, expand bool) error {
 	paint := painter(w)
 	var out bytes.Buffer
+	if drift := v.changedByHand(); len(drift) > 0 {
+		printDriftEntries(&out, paint, drift, maxDrift)
+		out.WriteByte('\n')
+	}
 	switch {
 	case v.Empty() && v.Refusal() != nil:
 		fmt.Fprintln(&out, "No changes that could be made.")
+	case v.Empty() && v.Targets != nil:
+		fmt.Fprintln(&out, "No changes. What -target names is in the registry as it is declared.")
 	case v.Empty():
 		fmt.Fprintln(&out, "No changes. The registry matches the declaration.")
 	default:
@@ -81,26 +103,27 @@ func printPlan(w io.Writer, v planView) error {
 			base = "Against a registry that was never applied to"
 		}
 		fmt.Fprintf(&out, "%s, nsready will:\n\n", base)
-		for _, c := range v.Changes {
-			printChange(&out, paint, c)
-			printImpact(&out, v.Impact, &c)
-		}
+		printChanges(&out, paint, v, expand)
 		fmt.Fprintf(&out, "\nPlan: %s.\n", v.Summary.todo())
 		printImpacts(&out, v.Impact)
 	}
 	printOwnership(&out, paint, v.Plan)
 	if n := len(v.Unmanaged); n > 0 {
-		objects, are := "objects", "are"
+		are := "are"
 		if n == 1 {
-			objects, are = "object", "is"
+			are = "is"
 		}
-		fmt.Fprintf(&out, "\nNote: %d unmanaged %s in the registry, made outside nsready, %s left alone:\n", n, objects, are)
+		fmt.Fprintf(&out, "\nNote: %s in the registry, made outside nsready, %s left alone:\n", strings.Replace(objects(n), " ", " unmanaged ", 1), are)
 		for _, a := range v.Unmanaged[:min(n, maxListed)] {
 			fmt.Fprintf(&out, "    %s\n", clean(a.String()))
 		}
 		if n > maxListed {
 			fmt.Fprintf(&out, "    and %d more\n", n-maxListed)
 		}
+	}
+	if v.Targets != nil {
+		fmt.Fprintf(&out, "\n%s: -target is in effect, and the plan is partial: the rest of the declaration is not looked at, and may still differ\n"+
+			"from the registry. It is meant for exceptions; plan without it afterwards.\n", paint(yellow, "Warning"))
 	}
 	_, err := w.Write(out.Bytes())
 	return err
@@ -133,30 +156,166 @@ func printOwnership(out *bytes.Buffer, paint func(color, string) string, plan *r
 	})
 }
 
-// maxListed is how many unmanaged objects a plan names.
+// maxListed is how many objects are named that are alike: unmanaged ones, those that change in the same way, and of those
+// that are destroyed, purged or released all of a kind.
 const maxListed = 20
 
-func printChange(out *bytes.Buffer, paint func(color, string) string, c registry.Change) {
-	colors := map[registry.Action]color{
-		registry.Create: green, registry.Update: yellow, registry.Delete: red,
-		registry.Move: yellow, registry.Import: green, registry.Release: red,
+// likeness is what changes have in common that are shown together.
+type likeness struct {
+	action               registry.Action
+	kind                 registry.Kind
+	parent, from, remark string // from is the parent of where a moved object was
+	fields               string // their names
+}
+
+func likenessOf(c *registry.Change) likeness {
+	l := likeness{action: c.Action, kind: c.Address.Kind}
+	if goes(c) {
+		return l
 	}
-	fmt.Fprintf(out, "  %s ", paint(colors[c.Action], string(rune(c.Action))))
+	l.parent, l.remark = c.Address.ParentPath(), remark(c)
 	if c.From != nil {
-		fmt.Fprintf(out, "%s -> ", clean(c.From.String()))
+		l.from = c.From.ParentPath()
 	}
-	out.WriteString(clean(c.Address.String()))
-	if c.Reason != "" {
-		fmt.Fprintf(out, " (%s)", c.Reason)
-	}
-	out.WriteByte('\n')
 	for _, f := range c.Fields {
-		if c.Action != registry.Create {
-			fmt.Fprintf(out, "      %s: %s -> %s\n", f.Name, showValue(f.Before), showValue(f.After))
-		} else {
-			fmt.Fprintf(out, "      %s: %s\n", f.Name, showValue(f.After))
+		l.fields += f.Name + "\x00"
+	}
+	return l
+}
+
+// goes reports whether a change takes an object away, or out of nsready's hands.
+func goes(c *registry.Change) bool {
+	return c.Action == registry.Delete || c.Action == registry.Purge || c.Action == registry.Release
+}
+
+// printChanges writes changes in their order, many that are alike where the first of them is. What is destroyed, purged
+// or released is named, up to maxListed of each kind. Below each is what it does to data.
+func printChanges(out *bytes.Buffer, paint func(color, string) string, v planView, expand bool) {
+	changes := v.Changes
+	alike := map[likeness][]*registry.Change{}
+	if !expand {
+		for i := range changes {
+			l := likenessOf(&changes[i])
+			alike[l] = append(alike[l], &changes[i])
 		}
 	}
+	shown := map[likeness]int{}
+	hidden := false
+	for i := range changes {
+		c := &changes[i]
+		l := likenessOf(c)
+		group := alike[l]
+		shown[l]++
+		more := len(group) - maxListed
+		switch {
+		case more <= 0:
+			printChange(out, paint, c)
+			printImpact(out, v.Impact, c)
+		case goes(c):
+			if shown[l] <= maxListed {
+				printChange(out, paint, c)
+				printImpact(out, v.Impact, c)
+			} else if shown[l] == len(group) {
+				number, noun, _ := strings.Cut(counted(c.Address.Kind, more), " ")
+				fmt.Fprintf(out, "  %s and %s more %s\n", paint(colors[c.Action], string(rune(c.Action))), number, noun)
+				hidden = true
+			}
+		case shown[l] == 1:
+			printAlike(out, paint, group)
+			hidden = true
+		}
+	}
+	if hidden && !automated() {
+		fmt.Fprint(out, "\nChanges that are alike are shown together; -expand shows each.\n")
+	}
+}
+
+// colors of the actions' symbols.
+var colors = map[registry.Action]color{
+	registry.Create: green, registry.Update: yellow, registry.Delete: red, registry.Purge: red,
+	registry.Move: yellow, registry.Import: green, registry.Release: red,
+}
+
+// printAlike writes changes that have the same likeness as one, with the values of the first. What follows … differs among them.
+func printAlike(out *bytes.Buffer, paint func(color, string) string, group []*registry.Change) {
+	first := group[0]
+	fmt.Fprintf(out, "  %s %s like %s …", paint(colors[first.Action], string(rune(first.Action))), counted(first.Address.Kind, len(group)), place(first))
+	fmt.Fprintf(out, "%s\n", remark(first))
+	for i, f := range first.Fields {
+		rest := ""
+		for _, c := range group {
+			if c.Fields[i] != f {
+				rest = " …"
+				break
+			}
+		}
+		printField(out, first.Action, f, rest)
+	}
+}
+
+func printChange(out *bytes.Buffer, paint func(color, string) string, c *registry.Change) {
+	fmt.Fprintf(out, "  %s %s", paint(colors[c.Action], string(rune(c.Action))), place(c))
+	fmt.Fprintf(out, "%s\n", remark(c))
+	for _, f := range c.Fields {
+		printField(out, c.Action, f, "")
+	}
+}
+
+// remark is what there is to say of a change beside what it does.
+func remark(c *registry.Change) string {
+	switch {
+	case c.Reason != "":
+		return " (" + clean(c.Reason) + ")"
+	case c.Cause == registry.ByHand:
+		return " (undoes a change by hand)"
+	case c.Cause == registry.ByBoth:
+		return " (undoes a change by hand, too)"
+	}
+	return ""
+}
+
+// place is where an object is, or where it goes.
+func place(c *registry.Change) string {
+	if c.From != nil {
+		return clean(c.From.String()) + " -> " + clean(c.Address.String())
+	}
+	return clean(c.Address.String())
+}
+
+func printField(out *bytes.Buffer, action registry.Action, f registry.FieldChange, rest string) {
+	value := showValue(f.After)
+	if action != registry.Create {
+		value = showValue(f.Before) + " -> " + value
+	}
+	fmt.Fprintf(out, "      %s: %s%s\n", f.Name, value, rest)
+}
+
+// counted counts objects of a kind in words.
+func counted(kind registry.Kind, n int) string {
+	if n == 1 {
+		return "1 " + strings.TrimSuffix(nouns(kind), "s")
+	}
+	return grouped(n) + " " + nouns(kind)
+}
+
+// nouns is the plural of a kind.
+func nouns(kind registry.Kind) string {
+	switch kind {
+	case registry.KindPlatform:
+		return "platform thresholds"
+	case registry.KindLimits:
+		return "limits"
+	}
+	return string(kind) + "s"
+}
+
+// grouped writes a count with commas between thousands.
+func grouped[N int | int64](n N) string {
+	text := strconv.FormatInt(int64(n), 10)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }
 
 // showValue quotes a value, except JSON objects, which escape by themselves what must be.

@@ -308,13 +308,23 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 	if err := plan.Refusal(); err != nil {
 		return err
 	}
+	// Whoever holds the lock lost this database when it was last stopped, and could renew it only now.
+	if held, err := s.LockStatus(ctx); err != nil {
+		return err
+	} else if held != nil {
+		if _, err := s.ForceUnlock(ctx, held.ID); err != nil {
+			return err
+		}
+		m.say("released the registry's lock, which %s held before the database was stopped", clean(held.Who))
+	}
+	var why occasion
+	version, err := s.Apply(ctx, plan, why.of(m.options.config)) // of an empty plan there may be something to record
+	if err != nil {
+		return err
+	}
 	if plan.Empty() {
 		m.say("%s: no changes, %s", m.options.config, declared)
 		return nil
-	}
-	version, err := s.Apply(ctx, plan, author())
-	if err != nil {
-		return err
 	}
 	m.say("%s: %s, registry version %d", m.options.config, viewPlan(plan).Summary.done(), version)
 	return nil

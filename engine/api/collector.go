@@ -62,10 +62,19 @@ type Health struct {
 	DB         string      `json:"db"` // connected or disconnected
 	Queue      QueueHealth `json:"queue"`
 
-	Status     string   `json:"status"`     // of the queue's depth against its thresholds: normal, warning, critical
-	Durability string   `json:"durability"` // what an acknowledgement means: fsync, replicated or unsynced
-	Storage    string   `json:"storage"`    // native-partitions or timescaledb
-	Problems   []string `json:"problems,omitempty"`
+	Status     string         `json:"status"`     // of the queue's depth against its thresholds: normal, warning, critical
+	Durability string         `json:"durability"` // what an acknowledgement means: fsync, replicated or unsynced
+	Storage    string         `json:"storage"`    // native-partitions or timescaledb
+	Registry   RegistryHealth `json:"registry"`
+	Problems   []string       `json:"problems,omitempty"`
+}
+
+// RegistryHealth is which state of the registry events are judged by, and the newest that the database has, as far as known.
+type RegistryHealth struct {
+	Version        int64 `json:"version"`  // of the last apply
+	Revision       int64 `json:"revision"` // of the last change by whatever means
+	NewestVersion  int64 `json:"newest_version"`
+	NewestRevision int64 `json:"newest_revision"`
 }
 
 // QueueHealth is the original's account of its consumer.

@@ -9,7 +9,8 @@ import (
 // Add plans the creation of what more has and current, the registry, has not, or has retired. The new objects are left
 // unmanaged, as those are that the API makes; what is there stays as it is.
 func Add(current, more *Snapshot) *Plan {
-	plan := &Plan{BaseVersion: current.Version, BaseRevision: current.Revision, Checksum: more.Checksum()}
+	plan := planFrom(current, "")
+	plan.Checksum = more.Checksum()
 	there, ids, taken := map[Address]Object{}, map[Address]uuid.UUID{}, map[uuid.UUID]bool{}
 	for o := range current.Objects {
 		there[o.Address()] = o

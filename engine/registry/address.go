@@ -102,20 +102,39 @@ func (a Address) below(parent Address) Address {
 	return Address{a.Kind, parent.Path + a.Path[strings.LastIndexByte(a.Path, '/'):]}
 }
 
+// Within reports whether an address, or what it hangs off, directly or not, is in a set.
+func (a Address) Within(set map[Address]bool) bool {
+	for ok := true; ok; a, ok = a.Parent() {
+		if set[a] {
+			return true
+		}
+	}
+	return false
+}
+
 func (a Address) String() string { return string(a.Kind) + "." + a.Path }
 
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
-// UnmarshalText reads what String writes.
+// UnmarshalText reads what String writes. A row that another program made may have an empty name.
 func (a *Address) UnmarshalText(text []byte) (err error) {
+	if kind, ok := strings.CutSuffix(string(text), "."); ok && isKind(kind) {
+		*a = Address{Kind: Kind(kind)}
+		return nil
+	}
 	*a, err = ParseAddress(string(text))
 	return err
 }
 
-// ParseAddress reads what String writes.
+func isKind(text string) bool {
+	_, ok := rank[Kind(text)]
+	return ok
+}
+
+// ParseAddress reads what String writes of an object that can be declared.
 func ParseAddress(s string) (Address, error) {
 	kind, path, ok := strings.Cut(s, ".")
-	if _, known := rank[Kind(kind)]; !ok || !known || path == "" {
+	if !ok || !isKind(kind) || path == "" {
 		return Address{}, fmt.Errorf("%q is not an address: want KIND.PATH, such as device.acme/mill/north/press-01", s)
 	}
 	return Address{Kind(kind), path}, nil

@@ -9,11 +9,12 @@ import (
 	"io"
 )
 
-// changeLine is a change as WriteChanges writes it: with its objects whole.
+// changeLine is a change as WriteChanges writes it: with its objects whole, to be read when their kind is known.
 type changeLine struct {
 	Action  Action          `json:"action"`
 	Address Address         `json:"address"`
 	Reason  string          `json:"reason,omitempty"`
+	Cause   Cause           `json:"cause,omitempty"`
 	Before  json.RawMessage `json:"before,omitempty"`
 	After   json.RawMessage `json:"after,omitempty"`
 }
@@ -24,18 +25,15 @@ func WriteChanges(w io.Writer, changes []Change) error {
 	e := json.NewEncoder(out)
 	for i := range changes {
 		c := &changes[i]
-		line := changeLine{Action: c.Action, Address: c.Address, Reason: c.Reason}
-		var err error
-		if c.Before != nil {
-			line.Before, err = json.Marshal(c.Before)
-		}
-		if c.After != nil && err == nil {
-			line.After, err = json.Marshal(c.After)
-		}
-		if err == nil {
-			err = e.Encode(&line)
-		}
-		if err != nil {
+		line := struct {
+			Action  Action  `json:"action"`
+			Address Address `json:"address"`
+			Reason  string  `json:"reason,omitempty"`
+			Cause   Cause   `json:"cause,omitempty"`
+			Before  Object  `json:"before,omitempty"`
+			After   Object  `json:"after,omitempty"`
+		}{c.Action, c.Address, c.Reason, c.Cause, c.Before, c.After}
+		if err := e.Encode(&line); err != nil {
 			return fmt.Errorf("writing the change of %s: %w", c.Address, err)
 		}
 	}
@@ -65,7 +63,7 @@ func ReadChanges(r io.Reader) ([]Change, error) {
 }
 
 func (l *changeLine) change() (Change, error) {
-	c := Change{Action: l.Action, Address: l.Address, Reason: l.Reason}
+	c := Change{Action: l.Action, Address: l.Address, Reason: l.Reason, Cause: l.Cause}
 	var err error
 	if c.Before, err = readObject(l.Address.Kind, l.Before); err != nil {
 		return c, fmt.Errorf("before: %w", err)
@@ -77,7 +75,7 @@ func (l *changeLine) change() (Change, error) {
 	switch l.Action {
 	case Create:
 		complete = c.After != nil
-	case Delete, Release:
+	case Delete, Release, Purge:
 		complete = c.Before != nil && c.After == nil
 	default:
 		complete = c.Before != nil && c.After != nil

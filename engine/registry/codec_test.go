@@ -32,6 +32,9 @@ func TestChangesAreReadAsTheyWereWritten(t *testing.T) {
 			desired.Moves = randomMoves(r, current, desired)
 		}
 		changes := Diff(current, desired).Changes
+		for _, c := range current.Customers {
+			changes = append(changes, Change{Action: Purge, Address: c.Addr, Before: c})
+		}
 		var text bytes.Buffer
 		if err := WriteChanges(&text, changes); err != nil {
 			t.Fatal(err)

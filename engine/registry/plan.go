@@ -16,13 +16,14 @@ type Action rune
 const (
 	Create  Action = '+'
 	Update  Action = '~'
-	Delete  Action = '-'
+	Delete  Action = '-' // retires, where the object has a history
 	Move    Action = '>' // to another address, with its id, history and credentials; its fields may change too
 	Import  Action = '=' // an unmanaged object becomes the declared one; its address and fields may change too
 	Release Action = '.' // is not managed any more, and stays
+	Purge   Action = 'x' // a retired object goes for good
 )
 
-var actions = map[Action]string{Create: "create", Update: "update", Delete: "delete", Move: "move", Import: "import", Release: "release"}
+var actions = map[Action]string{Create: "create", Update: "update", Delete: "delete", Move: "move", Import: "import", Release: "release", Purge: "purge"}
 
 func (a Action) String() string { return actions[a] }
 
@@ -46,11 +47,12 @@ type Change struct {
 	From    *Address      `json:"from,omitempty"` // where a moved or imported object is, when that is elsewhere
 	Fields  []FieldChange `json:"fields,omitempty"`
 	Reason  string        `json:"reason,omitempty"` // for people; Apply never reads it
+	Cause   Cause         `json:"cause,omitempty"`  // "" when it is not known what the last apply left behind
 
-	// Before is nil for a plain create. It is at Address, but at From when there is one, and where a Delete or Release
+	// Before is nil for a plain create. It is at Address, but at From when there is one, and where a Delete, Release or Purge
 	// finds it. An update below a moved object has it as the move leaves it.
 	Before Object `json:"-"`
-	After  Object `json:"-"` // with its ids and status; nil for a delete and a release
+	After  Object `json:"-"` // with its ids and status; nil for a delete, a release and a purge
 }
 
 // FieldChange is one attribute before and after, in canonical text, "" where there is none.
@@ -60,17 +62,24 @@ type FieldChange struct {
 	After  string `json:"after,omitempty"`
 }
 
-// Plan turns the registry from one state into the declared one. It is inert: it can be shown, or handed to an apply,
-// which refuses it when the registry is no longer at BaseRevision, and when it has a Refusal.
+// Plan turns the registry from one state into the declared one. It is inert: it can be shown, saved, or handed to an
+// apply, which refuses it when the registry is another one or no longer at BaseRevision, and when it has a Refusal.
 type Plan struct {
+	Registry     uuid.UUID `json:"registry_id,omitzero"` // whose plan it is; zero for a database without tables
 	BaseVersion  int64     `json:"base_version"`
 	BaseRevision int64     `json:"base_revision"`
-	Checksum     string    `json:"checksum"`            // of the declaration
-	Owner        string    `json:"owner"`               // name of the declaration; "" for a plan of Add
+	Checksum     string    `json:"checksum"`            // of the declaration; "" for a purge
+	Owner        string    `json:"owner"`               // name of the declaration; "" for a purge and for a plan of Add
+	Managed      int       `json:"managed_objects"`     // how many objects the declaration manages now, or all do
+	Targets      []Address `json:"targets,omitempty"`   // what the plan was reduced to; nil for a whole one
 	Changes      []Change  `json:"changes"`             // in the order to apply: deletes and releases children first, then the rest parents first
 	Unmanaged    []Address `json:"unmanaged,omitempty"` // made outside nsready and not declared; left alone
 
 	Foreign map[string]int `json:"foreign,omitempty"` // how many objects each other declaration manages that this one does not declare
+
+	Drift         int       `json:"drift,omitempty"`           // objects that changed outside nsready since the last apply
+	DataLoss      bool      `json:"data_loss,omitempty"`       // applying it loses stored telemetry
+	AllowDataLoss []Address `json:"allow_data_loss,omitempty"` // objects that may be purged with their telemetry
 
 	// What keeps the plan from being applied.
 	Protected []Protected `json:"protected,omitempty"`
@@ -131,7 +140,7 @@ func (p *Plan) Refusal() error {
 // Counts says how many objects a plan changes, by what it does to them.
 type Counts struct{ Imports, Moves, Creates, Updates, Deletes, Releases int }
 
-// Count counts the plan's changes.
+// Count counts the plan's changes. A purge is a delete.
 func (p *Plan) Count() (n Counts) {
 	for _, c := range p.Changes {
 		switch c.Action {
@@ -143,7 +152,7 @@ func (p *Plan) Count() (n Counts) {
 			n.Creates++
 		case Update:
 			n.Updates++
-		case Delete:
+		case Delete, Purge:
 			n.Deletes++
 		case Release:
 			n.Releases++
@@ -172,14 +181,24 @@ func Diff(current, desired *Snapshot) *Plan {
 	merge(d, at.Thresholds, desired.Thresholds)
 	merge(d, at.Devices, desired.Devices)
 	if len(d.plan.Problems) > 0 {
-		return &Plan{
-			BaseVersion: d.plan.BaseVersion, BaseRevision: d.plan.BaseRevision, Checksum: d.plan.Checksum, Owner: d.plan.Owner,
-			Problems: d.plan.Problems,
-		}
+		plan := planFrom(current, d.plan.Owner)
+		plan.Checksum, plan.Problems = d.plan.Checksum, d.plan.Problems
+		return plan
 	}
 	slices.Reverse(d.deletes)
 	d.plan.Changes = append(d.deletes, d.plan.Changes...)
 	return d.plan
+}
+
+// planFrom begins a plan for a registry, of the declaration of a name or, with "", of none.
+func planFrom(current *Snapshot, owner string) *Plan {
+	p := &Plan{Registry: current.Registry, BaseVersion: current.Version, BaseRevision: current.Revision, Owner: owner}
+	for o := range current.Objects {
+		if s := o.status(); s.Managed && !s.Retired && (owner == "" || OwnerOf(o) == owner) {
+			p.Managed++
+		}
+	}
+	return p
 }
 
 // parentsFirst moves the changes of customers that are parents before those of their children.
@@ -222,12 +241,10 @@ type differ struct {
 
 func newDiffer(current, desired *Snapshot) *differ {
 	d := &differ{
-		plan: &Plan{
-			BaseVersion: current.Version, BaseRevision: current.Revision, Checksum: desired.Checksum(),
-			Owner: cmp.Or(desired.Owner, DefaultOwner),
-		},
+		plan:    planFrom(current, cmp.Or(desired.Owner, DefaultOwner)),
 		current: current, desired: desired, ids: map[Address]uuid.UUID{}, holders: map[uuid.UUID]Object{},
 	}
+	d.plan.Checksum = desired.Checksum()
 	d.release()
 	d.at = d.relocate()
 	for _, c := range current.Customers {

@@ -14,8 +14,14 @@ import (
 // Snapshot is everything that exists at one moment. It is built once and never changed: readers share it without a lock.
 // Each slice is sorted by address.
 type Snapshot struct {
+	Registry uuid.UUID // which registry this is of; zero for a declaration, or a database without tables
+
 	Version  int64 // of the last apply; 0 for a declaration, or when nothing was applied yet
 	Revision int64 // counts every change to the registry, by whatever means; 0 for a declaration
+
+	// AppliedRevision is the Revision up to which applies know of all changes: when it is equal, nothing was changed by hand
+	// since the last one. It is 0 when that is not known.
+	AppliedRevision int64
 
 	Customers  []*Customer
 	Projects   []*Project

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -12,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -20,9 +20,8 @@ import (
 )
 
 const (
-	lockApply     = 0x6e737261 // serialises applies: "nsra"
-	applyWait     = 10 * time.Second
-	applyAttempts = 3 // when a change by another program and ours lock each other out
+	applyWait     = 10 * time.Second // for whoever else writes the registry
+	applyAttempts = 3                // when a change by another program and ours lock each other out
 
 	recordedChanges = 10_000 // of a plan, in registry_versions.diff_json
 )
@@ -33,10 +32,31 @@ const (
 	lockNotAvailable = "55P03"
 )
 
-// Author is who applies a plan.
-type Author struct{ User, Host string }
+// Author is who applies a plan, and what else the registry's history says of the apply; all of it may be "".
+type Author struct {
+	User, Host string
+	Commit     string // of the declaration's repository, in hex
+	Message    string // what for
+	Tool       string // version of the program
+}
 
-func (a Author) String() string { return a.User + "@" + a.Host }
+// String returns USER@HOST, or USER when there is no host.
+func (a Author) String() string {
+	if a.Host == "" {
+		return a.User
+	}
+	return a.User + "@" + a.Host
+}
+
+// check finds what PostgreSQL cannot store.
+func (a Author) check() error {
+	for _, text := range []string{a.User, a.Host, a.Commit, a.Message, a.Tool} {
+		if strings.IndexByte(text, 0) >= 0 || !utf8.ValidString(text) {
+			return fmt.Errorf("the author, the message or the commit, %q, holds a NUL character or is not UTF-8, which the database cannot store", text)
+		}
+	}
+	return nil
+}
 
 // ErrStale refuses a plan because the registry is no longer what the plan was made from.
 type ErrStale struct {
@@ -49,19 +69,47 @@ func (e *ErrStale) Error() string {
 		e.BaseRevision, e.BaseVersion, e.Revision, e.Version)
 }
 
-// Apply executes a plan in one transaction and returns the registry's version after it. It waits up to ten seconds for
-// another apply to end; a plan that is stale by then is refused with an *ErrStale, and one with a Refusal before anything
-// is done. An empty plan makes no version.
-// The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted.
+// ErrOtherRegistry refuses a plan that was made from another database's registry.
+var ErrOtherRegistry = errors.New("this plan was made for another registry than that of this database; nothing was changed")
+
+type progressKey struct{}
+
+// WithProgress returns a context under which Apply calls report before it writes or removes objects of a kind, with their number.
+func WithProgress(ctx context.Context, report func(kind registry.Kind, objects int)) context.Context {
+	return context.WithValue(ctx, progressKey{}, report)
+}
+
+// Apply executes a plan in one transaction and returns the registry's version after it. It takes the registry's lock, for
+// which it waits up to ten seconds; a plan that is stale by then is refused with an *ErrStale, one for another registry with
+// ErrOtherRegistry, and one with a Refusal before anything is done. An empty plan makes no version, unless what is
+// declared was made by hand since the last one: then the new version says so. When ctx ends, nothing
+// was changed, or Apply goes on to the end and returns no error.
+// The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted;
+// all are in registry_changes.
 //
 // Customers, projects, sites, devices and parameters are retired rather than deleted; a created one that is there,
-// retired, returns with its id and history.
+// retired, returns with its id and history. A purge deletes, and with a device or parameter its telemetry, which
+// plan.AllowDataLoss must permit.
 func (s *Store) Apply(ctx context.Context, plan *registry.Plan, by Author) (version int64, err error) {
-	if err := cmp.Or(plan.Refusal(), checkText(plan)); err != nil {
+	lock, err := s.Lock(ctx, Locking{Holder: holder("apply", by.String()), Wait: applyWait})
+	if err != nil {
+		return 0, fmt.Errorf("applying the plan: %w", err)
+	}
+	version, err = lock.Apply(ctx, plan, by)
+	if e := lock.Release(ctx); err == nil && e != nil {
+		return version, fmt.Errorf("the plan was applied: %w", e)
+	} else if e != nil {
+		return 0, errors.Join(err, e)
+	}
+	return version, err
+}
+
+func (s *Store) applyUnder(ctx context.Context, lock *Lock, plan *registry.Plan, by Author) (version int64, err error) {
+	if err := cmp.Or(plan.Refusal(), by.check(), checkText(plan)); err != nil {
 		return 0, fmt.Errorf("applying the plan: %w", err)
 	}
 	for attempt := 1; ; attempt++ {
-		version, err = s.apply(ctx, plan, by, applyWait)
+		version, err = s.apply(ctx, lock, plan, by)
 		if code(err) != deadlockDetected || attempt == applyAttempts {
 			break
 		}
@@ -72,50 +120,58 @@ func (s *Store) Apply(ctx context.Context, plan *registry.Plan, by Author) (vers
 		return version, nil
 	case errors.As(err, &stale):
 		return 0, stale
+	case errors.Is(err, ErrOtherRegistry):
+		return 0, ErrOtherRegistry
 	}
 	return 0, fmt.Errorf("applying the plan: %w", s.explain(ctx, plan, err))
 }
 
-func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait time.Duration) (version int64, err error) {
+func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by Author) (version int64, err error) {
 	committing := false
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true)`,
-			fmt.Sprintf("%dms", wait.Milliseconds()), "nsready apply "+by.String())
+	// The commit is never cut short: it would be unknown whether it took place.
+	err = pgx.BeginFunc(context.WithoutCancel(ctx), s.pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true), set_config('nsready.apply', 'on', true)`,
+			fmt.Sprintf("%dms", applyWait.Milliseconds()), "nsready apply "+by.String())
 		if err != nil {
 			return err
 		}
 		failpoint.Hit("store.plan-begun")
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, lockApply); err != nil {
-			if code(err) == lockNotAvailable {
-				return errLocked
-			}
-			return fmt.Errorf("waiting for another apply: %w", err)
+		if err := lock.check(ctx, tx); err != nil {
+			return err
 		}
 		// FOR UPDATE waits for changes by other programs that are about to commit, and keeps further ones out.
 		var revision int64
-		if err := tx.QueryRow(ctx, `SELECT revision FROM registry_state FOR UPDATE`).Scan(&revision); err != nil {
+		var id uuid.UUID
+		if err := tx.QueryRow(ctx, `SELECT revision, registry_id FROM registry_state FOR UPDATE`).Scan(&revision, &id); err != nil {
 			return fmt.Errorf("reading the registry's revision: %w", err)
 		}
-		err = tx.QueryRow(ctx, `SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL`).Scan(&version)
+		if id != plan.Registry {
+			return ErrOtherRegistry
+		}
+		last, err := readLastVersion(ctx, tx)
 		if err != nil {
 			return fmt.Errorf("reading the registry's version: %w", err)
 		}
-		if revision != plan.BaseRevision || version != plan.BaseVersion {
+		if version = last.version; revision != plan.BaseRevision || version != plan.BaseVersion {
 			return &ErrStale{BaseVersion: plan.BaseVersion, BaseRevision: plan.BaseRevision, Version: version, Revision: revision}
 		}
-		if plan.Empty() {
+		if plan.Empty() && (version == 0 || revision == last.settled) {
 			return nil
 		}
 		failpoint.Hit("store.plan-locked")
-		version++
+		recording := record(plan, last, revision)
+		defer recording.encoding.Wait()
 		if err := execute(ctx, tx, plan); err != nil {
 			return err
 		}
 		failpoint.Hit("store.plan-executed")
-		if err := recordVersion(ctx, tx, plan, by, version); err != nil {
-			return err
+		if version, err = recording.finish(ctx, tx, by); err != nil {
+			return fmt.Errorf("recording registry version %d: %w", last.version+1, err)
 		}
 		failpoint.Hit("store.plan-recorded")
+		if err := lock.seal(ctx, tx); err != nil {
+			return err
+		}
 		committing = true
 		return nil
 	})
@@ -128,21 +184,34 @@ func (s *Store) apply(ctx context.Context, plan *registry.Plan, by Author, wait 
 	return version, err
 }
 
-// execute makes the plan's changes: deletes and releases, children first, then the rest, parents first; all of a kind at once.
+// execute makes the plan's changes: deletes, releases and purges, children first, then the rest, parents first; all of a kind at once.
 func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
-	deletes, releases, puts := map[registry.Kind][]*registry.Change{}, map[registry.Kind][]*registry.Change{}, map[registry.Kind][]*registry.Change{}
+	deletes, releases, purges, puts := changesByKind{}, changesByKind{}, changesByKind{}, changesByKind{}
 	for i := range plan.Changes {
-		c := &plan.Changes[i]
-		list := puts
-		switch c.Action {
+		switch c := &plan.Changes[i]; c.Action {
 		case registry.Delete:
-			list = deletes
+			deletes.add(c)
 		case registry.Release:
-			list = releases
+			releases.add(c)
+		case registry.Purge:
+			purges.add(c)
+		default:
+			puts.add(c)
 		}
-		list[c.Address.Kind] = append(list[c.Address.Kind], c)
+	}
+	report, _ := ctx.Value(progressKey{}).(func(registry.Kind, int))
+	say := func(t *table, changes []*registry.Change) {
+		if len(changes) > 0 && report != nil {
+			report(t.kind, len(changes))
+		}
+	}
+	if len(purges) > 0 {
+		if err := purge(ctx, tx, purges, plan.AllowDataLoss, say); err != nil {
+			return err
+		}
 	}
 	for _, t := range slices.Backward(tables) {
+		say(t, deletes[t.kind])
 		if err := t.remove(ctx, tx, deletes[t.kind]); err != nil {
 			return fmt.Errorf("deleting in table %s: %w", t.name, err)
 		}
@@ -152,6 +221,7 @@ func execute(ctx context.Context, tx pgx.Tx, plan *registry.Plan) error {
 		failpoint.Hit("store.plan-table-removed")
 	}
 	for _, t := range tables {
+		say(t, puts[t.kind])
 		if err := t.put(ctx, tx, puts[t.kind]); err != nil {
 			return fmt.Errorf("writing table %s: %w", t.name, err)
 		}
@@ -186,6 +256,10 @@ func renameKeys(ctx context.Context, tx pgx.Tx, parameters []*registry.Change) e
 	return nil
 }
 
+type changesByKind map[registry.Kind][]*registry.Change
+
+func (m changesByKind) add(c *registry.Change) { m[c.Address.Kind] = append(m[c.Address.Kind], c) }
+
 // putParents sets the parents of the customers that put has staged.
 func putParents(ctx context.Context, tx pgx.Tx) error {
 	var name, parent string
@@ -201,33 +275,6 @@ func putParents(ctx context.Context, tx pgx.Tx) error {
 		FROM stage_customers s LEFT JOIN customers p ON p.name = s.parent
 		WHERE c.id = s.id AND c.parent_customer_id IS DISTINCT FROM p.id`)
 	return err
-}
-
-// recordVersion writes the plan down. A jsonb value has a limit, and nobody reads a hundred thousand changes.
-func recordVersion(ctx context.Context, tx pgx.Tx, plan *registry.Plan, by Author, version int64) error {
-	diff := struct {
-		*registry.Plan
-		Omitted int `json:"changes_omitted,omitempty"`
-	}{Plan: plan}
-	if n := len(plan.Changes) - recordedChanges; n > 0 {
-		head := *plan
-		head.Changes = plan.Changes[:recordedChanges]
-		diff.Plan, diff.Omitted = &head, n
-	}
-	text, err := json.Marshal(diff)
-	if err != nil {
-		return fmt.Errorf("encoding the plan: %w", err)
-	}
-	description := "nsready apply"
-	if plan.Owner == "" {
-		description = "nsready import"
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO registry_versions (checksum, description, version, diff_json, author)
-		VALUES ($1, $2, $3, $4, $5)`, plan.Checksum, description, version, text, by.String())
-	if err != nil {
-		return fmt.Errorf("recording registry version %d: %w", version, err)
-	}
-	return nil
 }
 
 // nulEscape matches a NUL in JSON text, behind an even number of backslashes.
@@ -250,35 +297,10 @@ func checkText(plan *registry.Plan) error {
 	return nil
 }
 
-var errLocked = errors.New("another apply holds the lock")
-
-// lockError says who kept the lock.
-func (s *Store) lockError(ctx context.Context, waited time.Duration) error {
-	const holder = `SELECT a.pid, coalesce(a.application_name, ''), coalesce(date_trunc('second', clock_timestamp() - a.xact_start)::text, '')
-		FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-		WHERE l.locktype = 'advisory' AND l.granted AND (l.classid, l.objid, l.objsubid) = (0, $1, 1)
-		  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
-	var pid int32
-	var name, age string
-	if err := s.pool.QueryRow(ctx, holder, uint32(lockApply)).Scan(&pid, &name, &age); err != nil {
-		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("another apply held the lock for %s and has just ended; run it again", waited)
-		}
-		return fmt.Errorf("another apply holds the lock, waited %s; who it is could not be found out: %w", waited, err)
-	}
-	by := strings.TrimPrefix(name, "nsready apply ")
-	if by == "" {
-		by = "an unnamed program"
-	}
-	return fmt.Errorf("another apply holds the lock, waited %s: %s (server process %d, for %s)", waited, by, pid, age)
-}
-
 // explain turns what the database says of an apply that it rolled back into what its user can act on.
 func (s *Store) explain(ctx context.Context, plan *registry.Plan, err error) error {
 	var refused *pgconn.PgError
 	switch {
-	case errors.Is(err, errLocked):
-		return s.lockError(ctx, applyWait)
 	case errors.As(err, &refused):
 		if refused.ConstraintName == "devices_external_id_key" {
 			if text, e := s.findExternalIDs(ctx, plan); e != nil {

@@ -328,7 +328,7 @@ func (t *table) insert() string {
 		WHERE fresh AND NOT EXISTS (SELECT FROM ` + t.name + ` t WHERE ` + tuple("t", t.key) + ` = ` + tuple("s", t.key) + `)`
 }
 
-// remove retires or deletes the objects of changes.
+// remove retires the objects of changes, or deletes those that are never retired.
 func (t *table) remove(ctx context.Context, tx pgx.Tx, changes []*registry.Change) error {
 	do := `DELETE FROM ` + t.name
 	if t.retired != "" {
@@ -342,18 +342,28 @@ func (t *table) release(ctx context.Context, tx pgx.Tx, changes []*registry.Chan
 	return t.exec(ctx, tx, `UPDATE `+t.name+` SET managed = false, managed_by = NULL`, changes)
 }
 
+// purge deletes the objects of changes.
+func (t *table) purge(ctx context.Context, tx pgx.Tx, changes []*registry.Change) error {
+	return t.exec(ctx, tx, `DELETE FROM `+t.name, changes)
+}
+
 // exec executes a statement without its condition, for the objects of changes.
 func (t *table) exec(ctx context.Context, tx pgx.Tx, do string, changes []*registry.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
+	id, kind, _ := strings.Cut(t.columns[0], " ")
+	_, err := tx.Exec(ctx, do+` WHERE `+id+` = ANY($1::text[]::`+kind+`[])`, idsOf(changes))
+	return err
+}
+
+// idsOf returns what objectID returns for the objects that changes remove.
+func idsOf(changes []*registry.Change) []string {
 	ids := make([]string, len(changes))
 	for i, c := range changes {
 		ids[i] = objectID(c.Before)
 	}
-	id, kind, _ := strings.Cut(t.columns[0], " ")
-	_, err := tx.Exec(ctx, do+` WHERE `+id+` = ANY($1::text[]::`+kind+`[])`, ids)
-	return err
+	return ids
 }
 
 // objectID returns the value of the table's first column for an object, as text.

@@ -417,6 +417,7 @@ func (c *Claim) exec(ctx context.Context, sql string) error {
 const (
 	uniqueViolation = "23505"
 	undefinedTable  = "42P01"
+	undefinedColumn = "42703"
 )
 
 func code(err error) string {

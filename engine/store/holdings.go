@@ -260,20 +260,24 @@ func (r *Recording) play(ctx context.Context, devices []Sender, event func(*tele
 		defer rows.Close()
 		var e telemetry.Event
 		var quality []byte
+		var failed error
 		for rows.Next() {
-			c := row(rows.RawValues())
+			c := row{values: rows.RawValues(), fields: rows.FieldDescriptions(), failed: &failed}
 			device, known := ids[c.int32(0)]
 			if !known { // it has come since
 				continue
 			}
 			e.Device, e.Set = device, r.sets[c.int32(1)]
-			e.Time, e.ReceivedAt = telemetry.Micros(c.int64(2))+pgEpoch, telemetry.Micros(c.int64(3))+pgEpoch
-			if e.Values, err = readFloats(e.Values[:0], c[4]); err != nil {
+			e.Time, e.ReceivedAt = c.micros(2), c.micros(3)
+			if failed != nil {
+				return failed
+			}
+			if e.Values, err = readFloats(e.Values[:0], c.values[4]); err != nil {
 				return err
 			}
 			e.Quality = nil
-			if c[5] != nil {
-				if quality, err = readQualities(quality[:0], c[5]); err != nil {
+			if c.values[5] != nil {
+				if quality, err = readQualities(quality[:0], c.values[5]); err != nil {
 					return err
 				}
 				e.Quality = quality

@@ -124,14 +124,3 @@ func (s *Store) PurgeLetters(ctx context.Context, f LetterFilter, limit int64) (
 	}
 	return tag.RowsAffected(), nil
 }
-
-// schemaError turns the lack of a table into ErrNoSchema when the database was never migrated.
-func (s *Store) schemaError(ctx context.Context, err error) error {
-	if code(err) == undefinedTable {
-		var exists bool
-		if e := s.pool.QueryRow(ctx, `SELECT to_regclass('schema_migrations') IS NOT NULL`).Scan(&exists); e == nil && !exists {
-			return ErrNoSchema
-		}
-	}
-	return err
-}

@@ -77,6 +77,37 @@ func (s *Store) migrate(ctx context.Context, known []migration) (err error) {
 	return nil
 }
 
+// schemaError explains the lack of a table or column: with ErrNoSchema when the database was never migrated, else with an
+// *UnreadableError.
+func (s *Store) schemaError(ctx context.Context, err error) error {
+	var lack *pgconn.PgError
+	if !errors.As(err, &lack) || lack.Code != undefinedTable && lack.Code != undefinedColumn {
+		return err
+	}
+	var exists bool
+	if e := s.pool.QueryRow(ctx, `SELECT to_regclass('schema_migrations') IS NOT NULL`).Scan(&exists); e != nil {
+		return errors.Join(err, e)
+	} else if !exists {
+		return ErrNoSchema
+	}
+	known, e := readMigrations(migrations.Files)
+	var newest int
+	if e == nil {
+		e = s.pool.QueryRow(ctx, `SELECT coalesce(max(version), 0) FROM schema_migrations`).Scan(&newest)
+	}
+	switch {
+	case e != nil:
+		return errors.Join(err, e)
+	case newest < len(known):
+		return &UnreadableError{Reason: fmt.Sprintf("%s: the database's schema is older than this program (migration %04d, of %04d): "+
+			"the service of this version brings it up to date when it starts", lack.Message, newest, len(known))}
+	case newest > len(known):
+		return &UnreadableError{Reason: fmt.Sprintf("%s: the database's schema is newer than this program (migration %04d, this program knows up to %04d): "+
+			"use the newer nsready", lack.Message, newest, len(known))}
+	}
+	return &UnreadableError{Reason: lack.Message + ": somebody changed the schema, which must be put back"}
+}
+
 func readMigrations(files fs.FS) ([]migration, error) {
 	names, err := fs.Glob(files, "*.sql") // sorted
 	if err != nil {

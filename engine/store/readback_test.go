@@ -125,7 +125,7 @@ func TestStoredValues(t *testing.T) {
 		t.Errorf("error %v, want the one that row returned", err)
 	}
 	// The connection is fit for use after a scan that was given up.
-	if _, err := s.Revision(ctx); err != nil {
+	if _, _, err := s.Revision(ctx); err != nil {
 		t.Error(err)
 	}
 }

@@ -16,8 +16,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/telemetry"
 )
 
 // ErrNoSchema says that the database was never migrated.
@@ -26,31 +28,55 @@ var ErrNoSchema = errors.New("the database has no registry yet")
 // LoadRegistry reads the whole registry as it is at one moment: retired and unmanaged objects too.
 // Addresses follow from names. A parameter template whose key names no project has its whole key as its path.
 // Rows written by other programs are read leniently: what cannot be understood takes its default.
-// A database without tables yields ErrNoSchema.
+// A database without tables yields ErrNoSchema; tables that are not as this program knows them, and rows that belong to
+// nothing, an *UnreadableError.
 func (s *Store) LoadRegistry(ctx context.Context) (*registry.Snapshot, error) {
-	var l loader
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		l.ctx, l.conn = ctx, tx.Conn().PgConn()
-		for _, step := range []struct {
-			table string
-			load  func() error
-		}{
-			{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
-			{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
-			{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits},
-		} {
-			if err := step.load(); err != nil {
-				return fmt.Errorf("table %s: %w", step.table, err)
-			}
-		}
-		return nil
+	var snapshot *registry.Snapshot
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+		snapshot, err = loadRegistry(ctx, tx)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("loading the registry: %w", s.schemaError(ctx, err))
 	}
-	snapshot := registry.NewSnapshot(l.objects)
-	snapshot.Version, snapshot.Revision = l.version, l.revision
 	return snapshot, nil
+}
+
+// loadRegistry reads the registry as a transaction sees it.
+func loadRegistry(ctx context.Context, tx pgx.Tx) (*registry.Snapshot, error) {
+	l := loader{ctx: ctx, conn: tx.Conn().PgConn()}
+	for _, step := range []struct {
+		table string
+		load  func() error
+	}{
+		{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
+		{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
+		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits},
+	} {
+		if err := step.load(); err != nil {
+			if unreadable := (*UnreadableError)(nil); errors.As(err, &unreadable) {
+				unreadable.Table = step.table
+				return nil, unreadable
+			}
+			return nil, fmt.Errorf("table %s: %w", step.table, err)
+		}
+	}
+	snapshot := registry.NewSnapshot(l.objects)
+	snapshot.Registry, snapshot.Version, snapshot.Revision, snapshot.AppliedRevision = l.id, l.version, l.revision, l.applied
+	return snapshot, nil
+}
+
+// UnreadableError says that the registry is there and cannot be read. Its text holds nothing that is secret.
+type UnreadableError struct {
+	Table  string // "" when it is the schema as a whole
+	Reason string
+}
+
+func (e *UnreadableError) Error() string {
+	if e.Table == "" {
+		return e.Reason
+	}
+	return "table " + e.Table + ": " + e.Reason
 }
 
 // loader gathers objects, table by table, parents first.
@@ -58,14 +84,16 @@ type loader struct {
 	ctx  context.Context
 	conn *pgconn.PgConn
 
-	version, revision int64
-	objects           []registry.Object
-	customers         map[uuid.UUID]registry.Address
-	projects          map[uuid.UUID]registry.Address
-	sites             map[uuid.UUID]*site
-	parameters        map[string]registry.Address // by key
-	names             map[string]string           // few values in many rows: types, states, units
-	lists             map[string][]string         // parameters of devices, by their binary form
+	id                         uuid.UUID
+	version, revision, applied int64
+
+	objects    []registry.Object
+	customers  map[uuid.UUID]registry.Address
+	projects   map[uuid.UUID]registry.Address
+	sites      map[uuid.UUID]*site
+	parameters map[string]registry.Address // by key
+	names      map[string]string           // few values in many rows: types, states, units
+	lists      map[string][]string         // parameters of devices, by their binary form
 }
 
 type site struct {
@@ -74,33 +102,101 @@ type site struct {
 	devices []*registry.Device
 }
 
-// row is the columns of one result row in binary form, nil for null. It is valid until the next row.
-type row [][]byte
+// row is the columns of one result row in binary form, nil for null. It is valid until the next row. A column of another
+// type than it is asked for as reads as null, and fails the load.
+type row struct {
+	values [][]byte
+	fields []pgconn.FieldDescription
+	failed *error
+}
+
+func (r row) fail(format string, args ...any) {
+	if *r.failed == nil {
+		*r.failed = &UnreadableError{Reason: fmt.Sprintf(format, args...)}
+	}
+}
+
+// column returns a column that has one of some types, which all look the same in binary form.
+func (r row) column(i int, types ...uint32) []byte {
+	if slices.Contains(types, r.fields[i].DataTypeOID) {
+		return r.values[i]
+	}
+	r.fail("column %s is of type %s, and should be %s", r.fields[i].Name, typeName(r.fields[i].DataTypeOID), typeName(types[0]))
+	return nil
+}
+
+// present is a column that is never null.
+func (r row) present(i int, kind uint32) []byte {
+	v := r.column(i, kind)
+	if v == nil {
+		r.fail("column %s is null", r.fields[i].Name)
+	}
+	return v
+}
+
+func typeName(oid uint32) string {
+	if t, ok := pgtype.NewMap().TypeForOID(oid); ok {
+		return t.Name
+	}
+	return fmt.Sprint("number ", oid)
+}
 
 func (r row) uuid(i int) (id uuid.UUID) {
-	copy(id[:], r[i])
+	copy(id[:], r.present(i, pgtype.UUIDOID))
 	return id
 }
-func (r row) bool(i int) bool   { return len(r[i]) == 1 && r[i][0] != 0 }
-func (r row) int32(i int) int32 { return int32(binary.BigEndian.Uint32(r[i])) }
-func (r row) int64(i int) int64 { return int64(binary.BigEndian.Uint64(r[i])) }
-func (r row) text(i int) string { return string(r[i]) }
-func (r row) float(i int) float64 {
-	if r[i] == nil {
-		return 0
-	}
-	return math.Float64frombits(binary.BigEndian.Uint64(r[i]))
+
+func (r row) bool(i int) bool {
+	b := r.column(i, pgtype.BoolOID)
+	return len(b) == 1 && b[0] != 0
 }
 
+func (r row) int32(i int) int32 {
+	if b := r.present(i, pgtype.Int4OID); b != nil {
+		return int32(binary.BigEndian.Uint32(b))
+	}
+	return 0
+}
+
+func (r row) int64(i int) int64 {
+	if b := r.present(i, pgtype.Int8OID); b != nil {
+		return int64(binary.BigEndian.Uint64(b))
+	}
+	return 0
+}
+
+func (r row) micros(i int) telemetry.Micros {
+	v := r.present(i, pgtype.TimestamptzOID)
+	if v == nil {
+		return 0
+	}
+	return telemetry.Micros(binary.BigEndian.Uint64(v)) + pgEpoch
+}
+
+func (r row) bytes(i int) []byte {
+	return r.column(i, pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.NameOID)
+}
+
+func (r row) text(i int) string { return string(r.bytes(i)) }
+
+// float takes a null for 0, and what is no finite number, too.
+func (r row) float(i int) float64 { return r.bound(i).Value }
+
+// bound takes a null, and what is no finite number, for none.
 func (r row) bound(i int) registry.Bound {
-	if r[i] == nil {
+	b := r.column(i, pgtype.Float8OID)
+	if b == nil {
 		return registry.Bound{}
 	}
-	return registry.BoundOf(r.float(i))
+	v := math.Float64frombits(binary.BigEndian.Uint64(b))
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return registry.Bound{}
+	}
+	return registry.BoundOf(v)
 }
 
 func (r row) count(i int) int64 {
-	if r[i] == nil {
+	if r.values[i] == nil {
 		return 0
 	}
 	return r.int64(i)
@@ -113,10 +209,10 @@ func (r row) rate(i int) registry.Rate {
 
 // json returns a jsonb column's text without the leading format version.
 func (r row) json(i int) []byte {
-	if r[i] == nil {
-		return nil
+	if b := r.column(i, pgtype.JSONBOID); len(b) > 0 {
+		return b[1:]
 	}
-	return r[i][1:]
+	return nil
 }
 
 // object returns a jsonb column in canonical form, or as it is when it is no object.
@@ -133,7 +229,7 @@ func (r row) object(i int) string {
 func (l *loader) status(r row, i int) registry.Status {
 	s := registry.Status{Managed: r.bool(i), Retired: r.bool(i + 2)}
 	if s.Managed {
-		s.Owner = l.name(r[i+1])
+		s.Owner = l.name(r.bytes(i + 1))
 	}
 	return s
 }
@@ -162,11 +258,17 @@ func seconds(s float64) time.Duration {
 // each calls f for each row of the result, in binary form.
 func (l *loader) each(sql string, f func(row)) error {
 	result := l.conn.ExecParams(l.ctx, sql, nil, nil, nil, []int16{pgx.BinaryFormatCode})
+	var unreadable error
 	for result.NextRow() {
-		f(result.Values())
+		f(row{result.Values(), result.FieldDescriptions(), &unreadable})
+		if unreadable != nil {
+			break
+		}
 	}
-	_, err := result.Close()
-	return err
+	if _, err := result.Close(); err != nil {
+		return err
+	}
+	return unreadable
 }
 
 // name returns a text column's value, allocated once for all rows.
@@ -185,8 +287,18 @@ func (l *loader) loadState() error {
 	l.customers, l.projects = map[uuid.UUID]registry.Address{}, map[uuid.UUID]registry.Address{}
 	l.sites, l.parameters = map[uuid.UUID]*site{}, map[string]registry.Address{}
 	l.names, l.lists = map[string]string{}, map[string][]string{}
-	return l.each(`SELECT revision, (SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL)
-		FROM registry_state`, func(r row) { l.revision, l.version = r.int64(0), r.int64(1) })
+	there := false
+	err := l.each(`SELECT s.revision, coalesce(v.version, 0)::bigint, coalesce(c.settled, 0), s.registry_id FROM registry_state s
+		LEFT JOIN (SELECT id, version FROM registry_versions
+			WHERE project_id IS NULL AND version IS NOT NULL ORDER BY version DESC LIMIT 1) v ON true
+		LEFT JOIN registry_changes c ON c.version_id = v.id`,
+		func(r row) {
+			l.revision, l.version, l.applied, l.id, there = r.int64(0), r.int64(1), r.int64(2), r.uuid(3), true
+		})
+	if err == nil && !there {
+		return errNoState()
+	}
+	return err
 }
 
 func (l *loader) loadCustomers() error {
@@ -204,6 +316,10 @@ func (l *loader) loadCustomers() error {
 
 func (l *loader) loadProjects() error {
 	return l.each(`SELECT id, name, managed, managed_by, retired_at IS NOT NULL, customer_id, description, prevent_destroy FROM projects`, func(r row) {
+		if _, ok := l.customers[r.uuid(5)]; !ok {
+			r.fail("the project %s is of the customer %s, which does not exist", r.uuid(0), r.uuid(5))
+			return
+		}
 		p := &registry.Project{
 			Status: l.status(r, 2), Lifecycle: r.lifecycle(7), Addr: l.customers[r.uuid(5)].Child(registry.KindProject, r.text(1)), ID: r.uuid(0),
 			Description: r.text(6),
@@ -216,6 +332,10 @@ func (l *loader) loadProjects() error {
 func (l *loader) loadSites() error {
 	return l.each(`SELECT id, name, managed, managed_by, retired_at IS NOT NULL, project_id, location, prevent_destroy FROM sites`, func(r row) {
 		project := r.uuid(5)
+		if _, ok := l.projects[project]; !ok {
+			r.fail("the site %s is of the project %s, which does not exist", r.uuid(0), project)
+			return
+		}
 		s := &registry.Site{
 			Status: l.status(r, 2), Lifecycle: r.lifecycle(7), Addr: l.projects[project].Child(registry.KindSite, r.text(1)), ID: r.uuid(0),
 			Location: r.object(6),
@@ -243,10 +363,14 @@ func (l *loader) loadDevices() error {
 		if current == nil || currentID != d.SiteID {
 			current, currentID = l.sites[d.SiteID], d.SiteID
 		}
+		if current == nil {
+			r.fail("the device %s is of the site %s, which does not exist", r.uuid(0), d.SiteID)
+			return
+		}
 		d.Status, d.ID, d.Ref, d.ProjectID = l.status(r, 2), r.uuid(0), r.int32(9), current.project
 		d.Addr = current.addr.Child(registry.KindDevice, r.text(1))
-		d.Type, d.ExternalID, d.State = l.name(r[6]), r.text(7), l.name(r[8])
-		d.Interval, d.Parameters = seconds(r.float(10)), l.list(r[11])
+		d.Type, d.ExternalID, d.State = l.name(r.bytes(6)), r.text(7), l.name(r.bytes(8))
+		d.Interval, d.Parameters = seconds(r.float(10)), l.list(r.column(11, pgtype.TextArrayOID, pgtype.VarcharArrayOID))
 		d.Rate, d.Lifecycle = r.rate(12), r.lifecycle(14)
 		current.devices = append(current.devices, d)
 		count++
@@ -299,7 +423,7 @@ func (l *loader) loadParameters() error {
 		projects[registry.ParameterKey(id, "")] = addr
 	}
 	return l.each(`SELECT id, key, managed, managed_by, retired_at IS NOT NULL, name, unit, metadata, prevent_destroy FROM parameter_templates`, func(r row) {
-		p := &registry.Parameter{Status: l.status(r, 2), Lifecycle: r.lifecycle(8), ID: r.uuid(0), Key: r.text(1), Name: r.text(5), Unit: l.name(r[6])}
+		p := &registry.Parameter{Status: l.status(r, 2), Lifecycle: r.lifecycle(8), ID: r.uuid(0), Key: r.text(1), Name: r.text(5), Unit: l.name(r.bytes(6))}
 		p.Addr = parameterAddress(projects, p.Key)
 		parseTemplate(p, r.json(7))
 		l.parameters[p.Key] = p.Addr
@@ -385,9 +509,14 @@ func (l *loader) loadThresholds() error {
 	return l.each(`SELECT id, parameter_key, name, managed, managed_by, false, above, below, for_seconds, deadband, severity FROM thresholds`, func(r row) {
 		t := &registry.Threshold{
 			Status: l.status(r, 3), ID: r.uuid(0), ParameterKey: r.text(1),
-			Above: r.bound(6), Below: r.bound(7), For: seconds(r.float(8)), Deadband: r.float(9), Severity: l.name(r[10]),
+			Above: r.bound(6), Below: r.bound(7), For: seconds(r.float(8)), Deadband: r.float(9), Severity: l.name(r.bytes(10)),
 		}
-		t.Addr = l.parameters[t.ParameterKey].Child(registry.KindThreshold, r.text(2))
+		parameter, ok := l.parameters[t.ParameterKey]
+		if !ok {
+			r.fail("the threshold %s is of the parameter %q, which does not exist", t.ID, t.ParameterKey)
+			return
+		}
+		t.Addr = parameter.Child(registry.KindThreshold, r.text(2))
 		l.objects = append(l.objects, t)
 	})
 }

@@ -16,7 +16,7 @@ import (
 
 // renaming is a plan that gives parameters other names, all at once: a swap too, which no declaration can say.
 func renaming(current *registry.Snapshot, to map[registry.Address]registry.Address) *registry.Plan {
-	plan := &registry.Plan{BaseVersion: current.Version, BaseRevision: current.Revision}
+	plan := &registry.Plan{Registry: current.Registry, BaseVersion: current.Version, BaseRevision: current.Revision}
 	for _, p := range current.Parameters {
 		if a, ok := to[p.Addr]; ok {
 			after, from := *p, p.Addr

@@ -2,20 +2,23 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const (
 	registryChannel = "nsready_registry"
-	watchProbe      = 30 * time.Second // how long silence is taken for peace
+	watchProbe      = time.Second      // of silence, after which it is asked whether that is peace
 	watchAnswer     = 10 * time.Second // how long a probe may take
 )
 
 // WatchRegistry calls changed once as soon as it listens, and again whenever a change to the registry has committed,
-// whoever made it; changes that commit together may share a call. It blocks on a connection of its own until ctx ends or
+// whoever made it; changes that commit together may share a call. It also calls it after each second of silence: a pooler
+// between here and the database may keep notices to itself. It blocks on a connection of its own until ctx ends or
 // that connection or changed fails, and returns why. The caller starts it again, and then misses nothing because of the
 // first call.
 func (s *Store) WatchRegistry(ctx context.Context, changed func() error) error {
@@ -54,17 +57,32 @@ func (s *Store) WatchRegistry(ctx context.Context, changed func() error) error {
 			if err != nil {
 				return fmt.Errorf("watching the registry: the database stopped answering: %w", err)
 			}
+			if err := changed(); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("watching the registry: %w", err)
 		}
 	}
 }
 
-// Revision returns the registry's revision, which counts every change to it.
-func (s *Store) Revision(ctx context.Context) (int64, error) {
-	var revision int64
-	if err := s.pool.QueryRow(ctx, `SELECT revision FROM registry_state`).Scan(&revision); err != nil {
-		return 0, fmt.Errorf("reading the registry's revision: %w", err)
+const registryHead = `SELECT revision, (SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL)
+	FROM registry_state`
+
+func errNoState() error {
+	return &UnreadableError{"registry_state", "its row is missing, as after a TRUNCATE; INSERT INTO registry_state (revision) VALUES (N) puts it back, " +
+		"with an N larger than any before"}
+}
+
+// Revision returns the registry's revision, which counts every change to it, and the version of its last apply.
+// A registry that does not tell is an *UnreadableError.
+func (s *Store) Revision(ctx context.Context) (revision, version int64, err error) {
+	err = s.pool.QueryRow(ctx, registryHead).Scan(&revision, &version)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = errNoState()
 	}
-	return revision, nil
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading the registry's revision: %w", s.schemaError(ctx, err))
+	}
+	return revision, version, nil
 }

@@ -28,22 +28,20 @@ func TestWatchRegistry(t *testing.T) {
 	}
 	go watch()
 	called("at the start")
-	revision, err := s.Revision(ctx)
+	revision, _, err := s.Revision(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	exec(t, s, `INSERT INTO customers (name) VALUES ('by hand')`)
 	called("after SQL")
-	if now, err := s.Revision(ctx); err != nil || now != revision+1 {
+	if now, _, err := s.Revision(ctx); err != nil || now != revision+1 {
 		t.Errorf("revision %d, %v; want %d", now, err, revision+1)
 	}
 	if _, err := s.Apply(ctx, registry.Diff(load(t, s), estate(t, mill)), author); err != nil {
 		t.Fatal(err)
 	}
 	called("after an apply")
-	if len(calls) != 0 {
-		t.Errorf("%d calls more than changes", len(calls))
-	}
+	called("in silence")
 
 	exec(t, s, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nsready watch'`)
 	if err := <-done; err == nil || ctx.Err() != nil || !strings.HasPrefix(err.Error(), "watching the registry: ") {

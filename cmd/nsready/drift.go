@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/store"
+)
+
+// driftView is what drift -json prints.
+type driftView struct {
+	FormatVersion string             `json:"format_version"`
+	Version       int64              `json:"version"` // of the last apply, which the registry is compared with
+	Drift         []driftEntry       `json:"drift"`
+	Unmanaged     []registry.Address `json:"unmanaged"` // made by others before the last apply, which left them alone
+	Summary       driftSummary       `json:"summary"`
+}
+
+type driftSummary struct {
+	Edited  int `json:"edited"`
+	Created int `json:"created"`
+	Deleted int `json:"deleted"`
+}
+
+// driftEntry is one object that was changed by hand, and who did it last, as far as is known.
+type driftEntry struct {
+	registry.Drifted
+	By   *store.Touch `json:"by,omitempty"`
+	Next string       `json:"next,omitempty"` // what the next apply does about it: undo or keep; "" when that is not asked
+}
+
+func runDrift(ctx context.Context, s *streams, args []string) error {
+	f := newFlags(s, "drift [flags]", `
+List what was changed in the registry by other means than an apply since the last one: edited, created and deleted by hand,
+with who did it and when. Objects that nsready never managed are listed too, but are no drift. With -config it is said
+whether the next apply of that declaration would undo a change or keep it. Nothing is changed.
+The exit code is 0 when there is no drift, 2 when there is, and 1 when that could not be found out.
+
+Example:
+  nsready drift -json -config estates/north`)
+	var t target
+	t.registerDatabase(f)
+	f.StringVar(&t.config, "config", "", "`PATH` of the declaration to compare with, a file or directory")
+	t.variables.register(f)
+	asJSON := f.Bool("json", false, "print the drift as JSON")
+	if _, err := f.parse(args, 0); err != nil {
+		return err
+	}
+	err := func() error {
+		var declared *registry.Snapshot
+		if t.config != "" {
+			var err error
+			if declared, err = loadConfig(s, t.config, *asJSON, t.variables...); err != nil {
+				return err
+			}
+		}
+		db, err := t.open(ctx)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		live, err := db.LoadRegistry(ctx)
+		if err != nil {
+			return err
+		}
+		v, _, err := readDrift(ctx, db, live)
+		if err != nil {
+			return err
+		}
+		if declared != nil {
+			v.foretell(registry.Diff(live, declared))
+		}
+		if *asJSON {
+			err = writeJSON(s.stdout, v)
+		} else {
+			err = printDrift(s.stdout, v)
+		}
+		if err == nil && len(v.Drift) > 0 {
+			return exit(exitChanges)
+		}
+		return err
+	}()
+	if *asJSON {
+		return reportJSON(s.stdout, err)
+	}
+	return err
+}
+
+// readDrift compares the registry with what the last apply left behind, which it returns too; that is nil when nothing was
+// changed since, and then nothing is read.
+func readDrift(ctx context.Context, db *store.Store, live *registry.Snapshot) (v driftView, applied *registry.Snapshot, err error) {
+	v = driftView{FormatVersion: formatVersion, Version: live.Version, Drift: []driftEntry{}, Unmanaged: []registry.Address{}}
+	var drift []registry.Drifted
+	var audit store.Audit
+	if live.Version > 0 && live.AppliedRevision != live.Revision {
+		if applied, err = db.StateAt(ctx, live.Version); err != nil {
+			return v, nil, err
+		}
+		if audit, err = db.Audit(ctx, live.AppliedRevision); err != nil {
+			return v, nil, err
+		}
+		drift = registry.Drift(applied, live)
+	} else {
+		drift = unmanaged(live)
+	}
+	for _, d := range drift {
+		if d.Kind == registry.CreatedByHand && registry.OwnerOf(d.Object) == "" && !audit.Made(d.Object) {
+			v.Unmanaged = append(v.Unmanaged, d.Address)
+			continue
+		}
+		v.Drift = append(v.Drift, driftEntry{Drifted: d, By: audit.Of(d.Object)})
+		switch d.Kind {
+		case registry.EditedByHand:
+			v.Summary.Edited++
+		case registry.CreatedByHand:
+			v.Summary.Created++
+		case registry.DeletedByHand:
+			v.Summary.Deleted++
+		}
+	}
+	return v, applied, nil
+}
+
+// unmanaged lists the objects that nobody manages, of a registry that is as the last apply left it.
+func unmanaged(live *registry.Snapshot) (list []registry.Drifted) {
+	for o := range live.Objects {
+		if registry.OwnerOf(o) == "" && !registry.Retired(o) {
+			list = append(list, registry.Drifted{Kind: registry.CreatedByHand, Address: o.Address(), Object: o})
+		}
+	}
+	return list
+}
+
+// attribute says of a plan what each change is due to, and returns what was changed by hand. Of a registry whose last apply
+// was not recorded neither is known.
+func attribute(ctx context.Context, db *store.Store, live *registry.Snapshot, plan *registry.Plan) ([]driftEntry, error) {
+	v, applied, err := readDrift(ctx, db, live)
+	var unknown *store.ErrNotRecorded
+	if errors.As(err, &unknown) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	plan.Attribute(applied)
+	return v.Drift, nil
+}
+
+// foretell notes what a plan does about the drift.
+func (v *driftView) foretell(plan *registry.Plan) {
+	changed := map[registry.Address]bool{}
+	for _, c := range plan.Changes {
+		changed[c.Address] = true
+		if c.From != nil {
+			changed[*c.From] = true
+		}
+	}
+	for i := range v.Drift {
+		d := &v.Drift[i]
+		d.Next = "keep"
+		if changed[d.Address] || changed[d.Object.Address()] {
+			d.Next = "undo"
+		}
+	}
+}
+
+// maxDrift is how many changes by hand a plan names.
+const maxDrift = 20
+
+func printDrift(w io.Writer, v driftView) error {
+	paint := painter(w)
+	var out bytes.Buffer
+	switch {
+	case len(v.Drift) > 0:
+		printDriftEntries(&out, paint, v.Drift, len(v.Drift))
+		fmt.Fprintf(&out, "\nDrift since version %d: %d edited, %d created, %d deleted by hand.\n", v.Version, v.Summary.Edited, v.Summary.Created, v.Summary.Deleted)
+	case v.Version == 0:
+		fmt.Fprintln(&out, "No drift. Nothing was applied yet.")
+	default:
+		fmt.Fprintf(&out, "No drift. What nsready manages is as version %d left it.\n", v.Version)
+	}
+	if n := len(v.Unmanaged); n > 0 {
+		objects := "objects"
+		if n == 1 {
+			objects = "object"
+		}
+		fmt.Fprintf(&out, "\nNote: %d unmanaged %s in the registry, made outside nsready:\n", n, objects)
+		for _, a := range v.Unmanaged {
+			fmt.Fprintf(&out, "    %s\n", clean(a.String()))
+		}
+	}
+	_, err := w.Write(out.Bytes())
+	return err
+}
+
+// printDriftEntries lists up to most changes by hand.
+func printDriftEntries(out *bytes.Buffer, paint func(color, string) string, drift []driftEntry, most int) {
+	fmt.Fprintln(out, paint(bold, "Registry changed outside of nsready:"))
+	fmt.Fprintln(out)
+	for _, d := range drift[:min(most, len(drift))] {
+		fmt.Fprintf(out, "  %s %s %s", paint(yellow, "!"), clean(d.Address.String()), strings.ReplaceAll(string(d.Kind), "_", " "))
+		if d.By != nil {
+			fmt.Fprintf(out, ": %s", clean(d.By.Who))
+			if d.By.Via != "" {
+				fmt.Fprintf(out, " via %s", clean(d.By.Via))
+			}
+			fmt.Fprintf(out, ", %s", d.By.At.Format("2006-01-02 15:04:05Z"))
+		}
+		switch d.Next {
+		case "undo":
+			fmt.Fprint(out, " (the next apply undoes it)")
+		case "keep":
+			fmt.Fprint(out, " (the next apply keeps it)")
+		}
+		out.WriteByte('\n')
+		for _, f := range d.Fields {
+			fmt.Fprintf(out, "      %s: %s -> %s\n", f.Name, showValue(f.Before), showValue(f.After))
+		}
+	}
+	if n := len(drift) - most; n > 0 {
+		fmt.Fprintf(out, "    and %d more, which 'nsready drift' lists\n", n)
+	}
+}
