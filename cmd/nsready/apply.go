@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -119,7 +120,7 @@ Example:
 func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name string) (err error) {
 	var problem error
 	f.Visit(func(set *flag.Flag) {
-		if set.Name == "config" || set.Name == "target" {
+		if slices.Contains([]string{"config", "target", "var", "var-file"}, set.Name) {
 			problem = fmt.Errorf("a saved plan is executed as it is: -%s cannot go with it", set.Name)
 		}
 	})

@@ -46,6 +46,7 @@ Example:
 	var t target
 	t.registerDatabase(f)
 	f.StringVar(&t.config, "config", "", "`PATH` of the declaration to compare with, a file or directory")
+	t.variables.register(f)
 	asJSON := f.Bool("json", false, "print the drift as JSON")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
@@ -54,7 +55,7 @@ Example:
 		var declared *registry.Snapshot
 		if t.config != "" {
 			var err error
-			if declared, err = loadConfig(s, t.config, *asJSON); err != nil {
+			if declared, err = loadConfig(s, t.config, *asJSON, t.variables...); err != nil {
 				return err
 			}
 		}
