@@ -69,7 +69,7 @@ var answers = []explanation{
 	{Code: ingest.CodeStringTooLong, Summary: "A text too long", Text: "Texts, names and keys have limits; the message names the one that was exceeded."},
 	{Code: ingest.CodeControlCharacter, Summary: "A control character", Text: "Names and keys must not contain characters that can't be seen, and no text the character U+0000."},
 	{Code: ingest.CodeTooManyEvents, Summary: "Too many events", Text: "A body may carry 10,000 events. Send the rest in another."},
-	{Code: ingest.CodeUnknownDevice, Summary: "The device is not registered", Text: "No device has this UUID, or, in bodies of points, this external id. Declare it and run nsready apply; ingest knows it within a second. A device that was renamed or moved has another UUID."},
+	{Code: ingest.CodeUnknownDevice, Summary: "The device is not registered", Text: "No device has this UUID, or, in bodies of points, this external id. Declare it and run nsready apply; ingest knows it within a second. A device that was renamed or moved without a moved block is another one, with another UUID."},
 	{Code: ingest.CodeDeviceRetired, Summary: "The device is retired", Text: "The device left the declaration. Its history stays; declare it again at the same address and it may send again."},
 	{Code: ingest.CodeProjectMismatch, Summary: "Another project's device", Text: "The device belongs to another project than project_id says. Was the device moved, or its configuration copied from another?"},
 	{Code: ingest.CodeSiteMismatch, Summary: "Another site's device", Text: "The device belongs to another site than site_id says. Was the device moved, or its configuration copied from another?"},

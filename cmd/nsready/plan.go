@@ -97,7 +97,7 @@ Example:
 				_, err = fmt.Fprintf(s.stdout, "\nNote: apply refuses to destroy so many objects, unless it is told -max-destroy=%d.\n", v.Summary.Destroy)
 			}
 			if err == nil && v.Saved != nil {
-				err = printSaved(s.stdout, *out)
+				err = printSaved(s.stdout, *out, v.Refusal() == nil)
 			}
 		}
 		switch {
@@ -116,10 +116,10 @@ Example:
 	return err
 }
 
-// printSaved says where a plan was saved, and what to do with it.
-func printSaved(w io.Writer, name string) error {
+// printSaved says where a plan was saved, and what to do with it when apply takes it.
+func printSaved(w io.Writer, name string, applicable bool) error {
 	hint := "."
-	if !automated() {
+	if applicable && !automated() {
 		hint = fmt.Sprintf(". To make exactly these changes, run:\n\n  nsready apply %s", shellQuote(name))
 	}
 	_, err := fmt.Fprintf(w, "\nThe plan is saved in %s%s\n", clean(name), hint)

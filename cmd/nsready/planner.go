@@ -219,7 +219,7 @@ func (p *planner) judge(plan *registry.Plan) (list []veto) {
 		case name == "destroy" && destroys > 0:
 			why = "it destroys " + objects(destroys)
 		case name == "drift" && plan.Drift > 0:
-			why = objects(plan.Drift) + " changed outside nsready"
+			why = objects(plan.Drift) + " changed outside nsready, as 'nsready drift' lists"
 		case name == "data-loss" && plan.DataLoss:
 			why = "it loses stored telemetry"
 		}

@@ -16,6 +16,7 @@ func runRollback(ctx context.Context, s *streams, args []string) error {
 Make the registry again what a version of it declared: show the plan, ask, and execute it in one transaction, as apply does.
 Retired objects return with their ids and history, and renamed ones to their places. It makes a new version, and it needs
 no declaration; but change that too, or the next apply undoes the rollback. 'nsready history' lists the versions.
+The exit code is 2 when the plan does what -fail-on and -max-destroy forbid; then nothing is changed.
 
 Example:
   nsready rollback -auto-approve 12`)

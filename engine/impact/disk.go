@@ -17,6 +17,8 @@ type Disk struct {
 	DevicesAdded      int   `json:"devices_added"`
 	DevicesUnknown    int   `json:"devices_without_interval"` // of these, those that do not
 
+	young bool // no whole day is stored, so that BytesPerDay is not known
+
 	// What it levels off at when as much is dropped as comes; 0 when nothing is ever dropped.
 	LevelBefore int64 `json:"level_bytes_before,omitempty"`
 	LevelAfter  int64 `json:"level_bytes_after,omitempty"`
@@ -116,7 +118,7 @@ func (a *assessment) weigh(ctx context.Context) error {
 // grow says what becomes of the disk.
 func (a *assessment) grow() {
 	m := &a.measure
-	d := &Disk{Bytes: m.size, BytesPerDay: int64(m.bytesPerDay)}
+	d := &Disk{Bytes: m.size, BytesPerDay: int64(m.bytesPerDay), young: m.wholeDays == 0}
 	added := 0.0 // bytes a day
 	relevant := false
 	before, after := model{}, model{}

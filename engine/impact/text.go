@@ -140,7 +140,7 @@ func (t *Threshold) lines(say func(string, ...any)) {
 	verb := "would have fired"
 	switch t.action {
 	case registry.Delete:
-		fires = t.FiresBefore
+		fires, as = t.FiresBefore, " as it is"
 	case registry.Update:
 		as = fmt.Sprintf(", %s as it is", plural(int64(t.FiresBefore), "time"))
 	}
@@ -250,6 +250,9 @@ func (d *Disk) String() string {
 		text += fmt.Sprintf(" Of that, %s will send about %s a day%s.", plural(int64(known), "new device"), plural(d.ValuesPerDayAdded, "value"), beside)
 	} else if d.DevicesUnknown > 0 {
 		text += fmt.Sprintf(" What %s will send is not known: no interval or no parameters are declared.", plural(int64(d.DevicesUnknown), "new device"))
+	}
+	if d.young {
+		text += " No whole day is stored yet, so that what the devices of today send is not counted."
 	}
 	return text
 }

@@ -65,7 +65,7 @@ func TestLines(t *testing.T) {
 				"would have fired at least 1 time on 1 device since 2026-08-25T07:00Z (3.83 M values), 12 times as it is, last on device.acme/mill/north/press-01 at 2026-08-25T07:00:12Z\n" +
 				"there was time to look at the history since 2026-08-25T07:00Z only, of 1 of 4,000 devices"},
 		{"threshold removed", Impact{Threshold: &Threshold{Look: look, action: registry.Delete}},
-			"would have fired 0 times since 2026-08-25T07:00Z (12.4 M values)"},
+			"would have fired 0 times since 2026-08-25T07:00Z (12.4 M values) as it is"},
 		{"not known", *bad, "the effect on data is not known: permission denied for table alerts"},
 	} {
 		if got := strings.Join(test.impact.Lines(), "\n"); got != test.want {
@@ -93,6 +93,8 @@ func TestSummary(t *testing.T) {
 		{Report{Disk: &Disk{Bytes: 61e9, BytesPerDay: 12e8, BytesPerDayAfter: 14e8}}, "Disk: 61 GB now; about 1.2 GB -> 1.4 GB a day; never levels off."},
 		{Report{Disk: &Disk{Bytes: 61e9, BytesPerDay: 12e8, BytesPerDayAfter: 12e8, LevelAfter: 42e9, Capacity: 2e11, CapacitySource: "-disk", FullBefore: date("2027-03-02")}},
 			"Disk: 61 GB now; about 1.2 GB a day; levels off never -> at 42 GB; full 2027-03-02 -> never (-disk: 200 GB)."},
+		{Report{Disk: &Disk{Bytes: 987e4, BytesPerDayAfter: 133e5, young: true}},
+			"Disk: 9.87 MB now; about 0 B -> 13.3 MB a day; never levels off. No whole day is stored yet, so that what the devices of today send is not counted."},
 		{Report{Disk: &Disk{LevelBefore: 1, LevelAfter: 1, DevicesAdded: 3, DevicesUnknown: 1, ValuesPerDayAdded: 17280}},
 			"Disk: 0 B now; about 0 B a day; levels off at 1 B. Of that, 2 new devices will send about 17,280 values a day beside 1 device without a declared interval and parameters."},
 	} {
