@@ -40,7 +40,8 @@ Compare the declaration with the registry and show what apply would change. Noth
 The exit code is 0 with and without changes, and 1 when there is no plan. With -detailed-exitcode it is
 0 when there are no changes, 1 when there is no plan, and 2 when there are changes. With -fail-on and -max-destroy it is
 2 when the plan does what they forbid; it is shown, and saved, all the same.
-A plan that apply would refuse, because of protected objects or those of other declarations, is shown and says so.
+A plan that apply would refuse, because of protected objects or those of other declarations, is shown and says so; the exit
+code is 2 then, too.
 Below a change of retention, a device, a parameter or a threshold it says what that does to what is stored and to alerts.
 
 Example:
@@ -78,6 +79,9 @@ Example:
 		unlimited := p.maxDestroy.text == "" && slices.ContainsFunc(refused, func(r veto) bool { return r.condition == "max-destroy" })
 		if unlimited { // what is usual binds apply alone
 			refused = refused[:len(refused)-1]
+		}
+		if v.Refusal() != nil {
+			refused = append(refused, veto{"refused", "apply would refuse it as a whole, for what protects or owns its objects"})
 		}
 		v.FailedOn = failedOn(refused)
 		if *out != "" {
