@@ -265,6 +265,9 @@ func TestDriftByHand(t *testing.T) {
 	if audit, err = s.Audit(testContext(t), live.Revision); err != nil || audit.Of(live.Devices[0]) == nil || audit.Of(live.Devices[0]).Op != "truncate" {
 		t.Errorf("after TRUNCATE: %v", err)
 	}
+	if audit, err = s.Audit(testContext(t), 0); err != nil || audit.Of(live.Devices[0]).Op != "truncate" { // which was edited before
+		t.Errorf("after an edit and TRUNCATE: %+v, %v", audit.Of(live.Devices[0]), err)
+	}
 	exec(t, s, `UPDATE registry_audit SET at = at - interval '401 days' WHERE op = 'truncate'`)
 	if n, err := s.TrimAudit(testContext(t), 400*24*time.Hour); err != nil || n == 0 {
 		t.Errorf("%d rows trimmed, %v", n, err)
