@@ -176,14 +176,35 @@ func (s *Snapshot) Owners() []string {
 }
 
 // MoveBack lets a declaration that was read back move objects to where they were, rather than make new ones: those that
-// were renamed or moved since, where nothing else is in the way. live is the registry.
+// were renamed or moved since, where nothing is in the way that stays there. live is the registry.
 func (s *Snapshot) MoveBack(live *Snapshot) {
 	m := match(s, live, true)
+	back := map[Address]Address{}
 	for o := range live.Objects {
 		a := o.Address()
-		if was := m.of[a]; was != nil && m.place(a) != was.Address() && s.find(a) == nil && live.find(was.Address()) == nil {
-			s.Moves = append(s.Moves, Moved{From: a, To: was.Address()})
+		if was := m.of[a]; was != nil && m.place(a) != was.Address() {
+			back[a] = was.Address()
 		}
+	}
+	leaves := func(a Address) bool {
+		for ok := true; ok; a, ok = a.Parent() {
+			if _, moves := back[a]; moves {
+				return true
+			}
+		}
+		return false
+	}
+	for blocked := true; blocked; { // what cannot move is in the way of others
+		blocked = false
+		for from, to := range back {
+			if live.find(to) != nil && !leaves(to) {
+				delete(back, from)
+				blocked = true
+			}
+		}
+	}
+	for _, from := range slices.SortedFunc(maps.Keys(back), Compare) {
+		s.Moves = append(s.Moves, Moved{From: from, To: back[from], exact: true})
 	}
 }
 

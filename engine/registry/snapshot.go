@@ -49,6 +49,8 @@ type Snapshot struct {
 type Moved struct {
 	From, To Address
 	Place    string // where it is written, as file:line:column
+
+	exact bool // what is at From now goes to To, and not on to where another move leads from there
 }
 
 // Imported says that the unmanaged object with an id is the one that is declared at To.
