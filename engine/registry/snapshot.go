@@ -64,6 +64,8 @@ type Imported struct {
 type Released struct {
 	From  Address
 	Place string
+
+	alone bool // without what is below it
 }
 
 // Referenced says that an object that others manage exists, because something declared hangs off it or names it.
