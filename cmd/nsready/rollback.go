@@ -14,7 +14,8 @@ import (
 func runRollback(ctx context.Context, s *streams, args []string) error {
 	f := newFlags(s, "rollback [flags] REV", `
 Make the registry again what a version of it declared: show the plan, ask, and execute it in one transaction, as apply does.
-Retired objects return with their ids and history, and renamed ones to their places. It makes a new version, and it needs
+Retired objects return with their ids and history, and renamed ones to their places; what the declaration has adopted since
+is not managed any more, and stays. It makes a new version, and it needs
 no declaration; but change that too, or the next apply undoes the rollback. 'nsready history' lists the versions.
 The exit code is 2 when the plan does what -fail-on and -max-destroy forbid; then nothing is changed.
 
@@ -102,6 +103,11 @@ func (p *planner) planRollback(ctx context.Context, s *streams, db *store.Store,
 	}
 	desired := state.Of(owner)
 	desired.MoveBack(live)
+	adopted, err := db.AdoptedSince(ctx, version, owner)
+	if err != nil {
+		return v, err
+	}
+	desired.ReleaseAdopted(live, adopted)
 	return p.compare(ctx, db, live, desired, progress)
 }
 

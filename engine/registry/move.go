@@ -57,7 +57,11 @@ func (d *differ) readMoves() {
 		if o == nil {
 			continue // it has done its work
 		}
-		d.move(o, last(next, m.From), Move, m.Place)
+		to := m.To
+		if !m.exact {
+			to = last(next, m.From)
+		}
+		d.move(o, to, Move, m.Place)
 	}
 }
 

@@ -65,11 +65,11 @@ func declaredAt(t *testing.T, text string) *Snapshot {
 	var s Snapshot
 	for _, word := range strings.Fields(text) {
 		if from, to, ok := strings.Cut(word, ">"); ok {
-			s.Moves = append(s.Moves, Moved{at(from), at(to), "m"})
+			s.Moves = append(s.Moves, Moved{From: at(from), To: at(to), Place: "m"})
 		} else if to, id, ok := strings.Cut(word, "="); ok {
 			s.Imports = append(s.Imports, Imported{at(to), id, "i"})
 		} else if rest, ok := strings.CutPrefix(word, "-"); ok {
-			s.Released = append(s.Released, Released{at(rest), "r"})
+			s.Released = append(s.Released, Released{From: at(rest), Place: "r"})
 		} else if rest, ok := strings.CutPrefix(word, "&"); ok {
 			s.References = append(s.References, Referenced{at(rest), "f"})
 		} else if rest, ok := strings.CutPrefix(word, "owner:"); ok {

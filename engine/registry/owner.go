@@ -46,7 +46,7 @@ func (d *differ) release() {
 	}
 	d.releases = make(map[Address]bool, len(d.desired.Released))
 	for _, r := range d.desired.Released {
-		d.releases[r.From] = true
+		d.releases[r.From] = !r.alone
 	}
 }
 
@@ -56,7 +56,10 @@ func (d *differ) isReleased(o Object) bool {
 		return false
 	}
 	a := d.origin(o).Address()
-	for ok := true; ok; a, ok = a.Parent() {
+	if _, named := d.releases[a]; named {
+		return true
+	}
+	for a, ok := a.Parent(); ok; a, ok = a.Parent() {
 		if d.releases[a] {
 			return true
 		}

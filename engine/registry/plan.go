@@ -235,7 +235,7 @@ type differ struct {
 	ids      map[Address]uuid.UUID // of what the registry has: an object keeps its id for ever
 	holders  map[uuid.UUID]Object  // whose ids these are, beside those of devices
 	refers   map[Address]string    // referenced by the declaration, and where
-	releases map[Address]bool      // released by the declaration, with what is below
+	releases map[Address]bool      // released by the declaration; true with what is below
 	kept     map[Address]string    // what holds protected and foreign objects, and why it stays
 }
 

@@ -49,6 +49,8 @@ type Snapshot struct {
 type Moved struct {
 	From, To Address
 	Place    string // where it is written, as file:line:column
+
+	exact bool // what is at From now goes to To, and not on to where another move leads from there
 }
 
 // Imported says that the unmanaged object with an id is the one that is declared at To.
@@ -62,6 +64,8 @@ type Imported struct {
 type Released struct {
 	From  Address
 	Place string
+
+	alone bool // without what is below it
 }
 
 // Referenced says that an object that others manage exists, because something declared hangs off it or names it.

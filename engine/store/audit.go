@@ -17,7 +17,8 @@ type Touch struct {
 	Via string    `json:"via,omitempty"` // the name and address that its connection gave, such as "psql from 10.0.0.7"
 	Op  string    `json:"op"`            // insert, update, delete or truncate
 
-	inserted bool // by this change or one before it
+	number   int64 // counts changes
+	inserted bool  // by this change or one before it
 }
 
 // Audit says who changed objects by other means than an apply. The zero Audit knows of nobody.
@@ -31,14 +32,14 @@ type touchKey struct {
 // Audit reads what was changed by hand after a revision of the registry.
 func (s *Store) Audit(ctx context.Context, revision int64) (Audit, error) {
 	a := Audit{map[touchKey]Touch{}}
-	rows, err := s.pool.Query(ctx, `SELECT DISTINCT ON (kind, object_id) kind, coalesce(object_id, ''), at, who, via, op,
+	rows, err := s.pool.Query(ctx, `SELECT DISTINCT ON (kind, object_id) kind, coalesce(object_id, ''), at, who, via, op, id,
 		bool_or(op = 'insert') OVER (PARTITION BY kind, object_id) FROM registry_audit WHERE revision > $1 ORDER BY kind, object_id, id DESC`, revision)
 	if err != nil {
 		return a, fmt.Errorf("reading who changed the registry: %w", err)
 	}
 	var key touchKey
 	var t Touch
-	_, err = pgx.ForEachRow(rows, []any{&key.kind, &key.id, &t.At, &t.Who, &t.Via, &t.Op, &t.inserted}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&key.kind, &key.id, &t.At, &t.Who, &t.Via, &t.Op, &t.number, &t.inserted}, func() error {
 		t.At = t.At.UTC()
 		a.touches[key] = t
 		return nil
@@ -53,8 +54,8 @@ func (s *Store) Audit(ctx context.Context, revision int64) (Audit, error) {
 func (a Audit) Of(o registry.Object) *Touch {
 	kind := o.Address().Kind
 	t, ok := a.touches[touchKey{kind, objectID(o)}]
-	if !ok {
-		t, ok = a.touches[touchKey{kind, ""}]
+	if table, truncated := a.touches[touchKey{kind, ""}]; truncated && (!ok || table.number > t.number) {
+		t, ok = table, true
 	}
 	if !ok {
 		return nil

@@ -122,6 +122,29 @@ func (s *Store) StateAt(ctx context.Context, version int64) (state *registry.Sna
 	return state, nil
 }
 
+// AdoptedSince returns what a declaration took over after a version, as far as that is recorded.
+func (s *Store) AdoptedSince(ctx context.Context, version int64, owner string) (registry.Adoptions, error) {
+	adopted := registry.NewAdoptions(owner)
+	err := s.history(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT c.changes FROM registry_versions v JOIN registry_changes c ON c.version_id = v.id
+			WHERE v.project_id IS NULL AND v.version > $1 ORDER BY v.version`, version)
+		if err != nil {
+			return err
+		}
+		var text []byte
+		_, err = pgx.ForEachRow(rows, []any{&text}, func() error {
+			changes, err := decodeChanges(text)
+			adopted.Add(changes)
+			return err
+		})
+		return err
+	})
+	if err != nil {
+		return adopted, fmt.Errorf("reading what was adopted since version %d: %w", version, err)
+	}
+	return adopted, nil
+}
+
 // history calls read in a transaction in which nothing moves.
 func (s *Store) history(ctx context.Context, read func(pgx.Tx) error) error {
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, read)

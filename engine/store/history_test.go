@@ -265,6 +265,9 @@ func TestDriftByHand(t *testing.T) {
 	if audit, err = s.Audit(testContext(t), live.Revision); err != nil || audit.Of(live.Devices[0]) == nil || audit.Of(live.Devices[0]).Op != "truncate" {
 		t.Errorf("after TRUNCATE: %v", err)
 	}
+	if audit, err = s.Audit(testContext(t), 0); err != nil || audit.Of(live.Devices[0]).Op != "truncate" { // which was edited before
+		t.Errorf("after an edit and TRUNCATE: %+v, %v", audit.Of(live.Devices[0]), err)
+	}
 	exec(t, s, `UPDATE registry_audit SET at = at - interval '401 days' WHERE op = 'truncate'`)
 	if n, err := s.TrimAudit(testContext(t), 400*24*time.Hour); err != nil || n == 0 {
 		t.Errorf("%d rows trimmed, %v", n, err)
@@ -311,5 +314,50 @@ func TestStateAtAfterMoves(t *testing.T) {
 	}
 	if got := identities(load(t, s)); !maps.Equal(got, ids) {
 		t.Errorf("after the rollback there is\n%v\nwant\n%v", got, ids)
+	}
+}
+
+// What moved to where others were before goes back with them: one after the other, or in exchange.
+func TestRollbackOfMovesIntoEachOther(t *testing.T) {
+	const parents = "customer.acme project.acme/mill site.acme/mill/north "
+	for name, steps := range map[string][][2]string{
+		"one after the other": {
+			{"device.acme/mill/north/a device.acme/mill/north/c", "device.acme/mill/north/b device.acme/mill/north/c"},
+			{"device.acme/mill/north/b device.acme/mill/north/c", "device.acme/mill/north/a device.acme/mill/north/b"},
+		},
+		"in exchange": {
+			{"device.acme/mill/north/a device.acme/mill/north/c", "device.acme/mill/north/b device.acme/mill/north/c"},
+			{"device.acme/mill/north/b device.acme/mill/north/c", "device.acme/mill/north/a device.acme/mill/north/b"},
+			{"device.acme/mill/north/a device.acme/mill/north/b", "device.acme/mill/north/c device.acme/mill/north/a"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := migrated(t)
+			reconcile(t, s, estate(t, parents+"device.acme/mill/north/a device.acme/mill/north/b"))
+			ids := identities(load(t, s))
+			for _, step := range steps {
+				desired := estate(t, parents+step[0])
+				from, to, _ := strings.Cut(step[1], " ")
+				var move registry.Moved
+				if err := errors.Join(move.From.UnmarshalText([]byte(from)), move.To.UnmarshalText([]byte(to))); err != nil {
+					t.Fatal(err)
+				}
+				desired.Moves = append(desired.Moves, move)
+				reconcile(t, s, desired)
+			}
+			live := load(t, s)
+			back := stateOf(t, s, 1).Of(registry.DefaultOwner)
+			back.MoveBack(live)
+			plan := registry.Diff(live, back)
+			if n := plan.Count(); n.Moves != 2 || n.Creates+n.Deletes > 0 {
+				t.Errorf("%+v: %s", n, show(plan))
+			}
+			if _, err := s.Apply(testContext(t), plan, author); err != nil {
+				t.Fatal(err)
+			}
+			if got := identities(load(t, s)); !maps.Equal(got, ids) {
+				t.Errorf("after the rollback there is\n%v\nwant\n%v", got, ids)
+			}
+		})
 	}
 }
