@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -137,13 +136,9 @@ func unmanaged(live *registry.Snapshot) (list []registry.Drifted) {
 }
 
 // attribute says of a plan what each change is due to, and returns what was changed by hand. Of a registry whose last apply
-// was not recorded neither is known.
+// was not recorded neither is known: then the error is a *store.ErrNotRecorded.
 func attribute(ctx context.Context, db *store.Store, live *registry.Snapshot, plan *registry.Plan) ([]driftEntry, error) {
 	v, applied, err := readDrift(ctx, db, live)
-	var unknown *store.ErrNotRecorded
-	if errors.As(err, &unknown) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}

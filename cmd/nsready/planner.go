@@ -71,7 +71,12 @@ func (p *planner) compare(ctx context.Context, db *store.Store, current, declare
 		return v, err
 	}
 	drift, err := attribute(ctx, db, current, plan)
-	if err != nil {
+	unknown := (*store.ErrNotRecorded)(nil)
+	switch gate := slices.Contains(p.failOn, "drift"); {
+	case errors.As(err, &unknown) && !gate: // the next apply is the first that is recorded
+	case errors.As(err, &unknown):
+		return v, fmt.Errorf("-fail-on=drift: %w", err)
+	case err != nil:
 		return v, err
 	}
 	plan.Drift = len(drift)
