@@ -2,13 +2,15 @@ package registry
 
 // Target returns the part of a plan that concerns the objects at some addresses and everything below them. With it come the
 // changes that these need: what makes the objects that they hang off, a customer's parent and the parameters that a device
-// sends, what frees the address that an object gets, and whatever else concerns what is below an object that moves or goes.
+// sends, what frees the address that an object gets, what lets go of an object that goes, and whatever else concerns what is
+// below an object that moves or goes.
 func (p *Plan) Target(addresses []Address) *Plan {
 	part := *p
 	part.Targets, part.Changes, part.Unmanaged, part.Foreign, part.Protected, part.Conflicts = addresses, nil, nil, nil, nil, nil
 
 	makes := map[Address]int{}   // which change makes an object be at an address
 	frees := map[Address][]int{} // which changes take objects away from it
+	leave := map[Address][]int{} // which changes make objects need it no more
 	for i, c := range p.Changes {
 		switch {
 		case c.Action == Create || c.From != nil:
@@ -18,6 +20,11 @@ func (p *Plan) Target(addresses []Address) *Plan {
 		}
 		if c.From != nil {
 			frees[*c.From] = append(frees[*c.From], i)
+		}
+		if c.Before != nil && c.After != nil {
+			for _, a := range needs(c.Before) {
+				leave[a] = append(leave[a], i)
+			}
 		}
 	}
 	in, wanted := make([]bool, len(p.Changes)), setOf(addresses)
@@ -39,6 +46,11 @@ func (p *Plan) Target(addresses []Address) *Plan {
 		}
 		if c.Action == Create || c.From != nil {
 			for _, j := range frees[c.Address] {
+				include(j)
+			}
+		}
+		if c.Action == Delete {
+			for _, j := range leave[c.Address] {
 				include(j)
 			}
 		}

@@ -88,7 +88,10 @@ func TestTargetProperties(t *testing.T) {
 				t.Fatalf("seed %d: %s is not in the plan, or not there: %s", seed, c.Address, addressesOf(plan.Changes))
 			}
 			rest = rest[i+1:]
-			if c.Action == Update && len(desired.Moves) == 0 && !c.Address.Within(setOf(target)) {
+			lets := slices.ContainsFunc(part.Changes, func(gone Change) bool {
+				return gone.Action == Delete && c.Before != nil && slices.Contains(needs(c.Before), gone.Address)
+			})
+			if c.Action == Update && len(desired.Moves) == 0 && !c.Address.Within(setOf(target)) && !lets {
 				t.Fatalf("seed %d: %s is updated for %s", seed, c.Address, target)
 			}
 		}
@@ -96,6 +99,19 @@ func TestTargetProperties(t *testing.T) {
 			parts++
 		}
 		after := applied(t, current, part)
+		for o := range after.Objects {
+			for _, a := range needs(o) {
+				if len(desired.Moves) > 0 || Retired(o) || !part.affects(a) {
+					continue
+				}
+				if wants := desired.find(o.Address()); wants == nil || slices.Contains(needs(wants), a) {
+					continue // it is to go itself, or the declaration is no better
+				}
+				if need := after.find(a); need == nil || Retired(need) {
+					t.Fatalf("seed %d, %s: %s needs %s, which is gone", seed, target, o.Address(), a)
+				}
+			}
+		}
 		if left := Diff(after, desired).Target(target); !left.Empty() || left.Refusal() != nil {
 			t.Fatalf("seed %d, %s: left\n%s\nof\n%s\nof\n%s", seed, target, shown(left), shown(part), shown(plan))
 		}
@@ -103,6 +119,11 @@ func TestTargetProperties(t *testing.T) {
 	if parts < 1000 {
 		t.Errorf("only %d plans were reduced", parts)
 	}
+}
+
+// affects reports whether a plan has a change of the object at an address.
+func (p *Plan) affects(a Address) bool {
+	return slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Address == a || c.From != nil && *c.From == a })
 }
 
 func TestPlanPurge(t *testing.T) {
