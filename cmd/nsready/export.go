@@ -124,7 +124,9 @@ func export(ctx context.Context, s *streams, o exportOptions) error {
 		return err
 	}
 	defer db.Close()
+	progress := s.progress("Reading the registry")
 	whole, err := db.LoadRegistry(ctx)
+	progress.stop()
 	if err != nil {
 		return err
 	}
@@ -147,7 +149,9 @@ func export(ctx context.Context, s *streams, o exportOptions) error {
 	if o.out == "-" {
 		err = write(s.stdout)
 	} else {
+		progress := s.progress("Writing " + o.out)
 		err = createFile(o.out, o.force, write)
+		progress.stop()
 	}
 	if err != nil {
 		return fmt.Errorf("writing the export: %w", err)

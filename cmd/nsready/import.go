@@ -127,7 +127,9 @@ func importFile(ctx context.Context, s *streams, o importOptions) error {
 		return err
 	}
 	defer db.Close()
+	progress := s.progress("Reading the registry")
 	current, ready, err := loadRegistry(ctx, db)
+	progress.stop()
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,9 @@ Example:
 		if len(rest) > 0 {
 			*path = rest[0]
 		}
+		progress := s.progress("Reading the declaration")
 		_, sources, diags := config.Lint(*path, given...)
+		progress.stop()
 		v := linted{FormatVersion: formatVersion, Diagnostics: describe(diags, sources)}
 		v.ErrorCount, v.WarningCount = countSeverities(v.Diagnostics)
 		switch {

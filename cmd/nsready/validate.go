@@ -42,7 +42,9 @@ Example:
 	if len(rest) > 0 {
 		*path = rest[0]
 	}
+	progress := s.progress("Reading the declaration")
 	declared, sources, diags := config.Lint(*path, given...)
+	progress.stop()
 	list := describe(diags, sources)
 	if *asJSON {
 		v := validation{FormatVersion: formatVersion, Valid: !diags.HasErrors(), Diagnostics: list}
@@ -64,7 +66,9 @@ Example:
 
 // loadConfig reads a declaration for a command that goes on with it, and reports what is wrong with it.
 func loadConfig(s *streams, path string, asJSON bool, given ...config.Input) (*registry.Snapshot, error) {
+	progress := s.progress("Reading the declaration")
 	declared, sources, diags := config.Load(path, given...)
+	progress.stop()
 	if err := reportDiagnostics(s, diags, sources, asJSON); err != nil {
 		return nil, err
 	}

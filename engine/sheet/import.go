@@ -69,9 +69,10 @@ type importer struct {
 	objects []registry.Object // to create
 
 	current  *registry.Snapshot
-	there    map[registry.Address]registry.Object // in the registry
-	pending  map[registry.Address]pending         // in the file
-	external map[string]registry.Address          // of pending devices
+	there    map[registry.Address]registry.Object     // in the registry
+	named    map[registry.Address]*registry.Parameter // of it, at the addresses that their names would give them
+	pending  map[registry.Address]pending             // in the file
+	external map[string]registry.Address              // of pending devices
 }
 
 // pending is an object that is to be created, and the line that says so.
@@ -83,10 +84,16 @@ type pending struct {
 func newImport(in io.Reader, current *registry.Snapshot, customers []string, report func(Row) error) *importer {
 	im := &importer{
 		parser: newParser(in), report: report, only: customers, current: current,
-		there: map[registry.Address]registry.Object{}, pending: map[registry.Address]pending{}, external: map[string]registry.Address{},
+		there: map[registry.Address]registry.Object{}, named: map[registry.Address]*registry.Parameter{}, pending: map[registry.Address]pending{}, external: map[string]registry.Address{},
 	}
 	for o := range current.Objects {
 		im.there[o.Address()] = o
+	}
+	for _, p := range current.Parameters {
+		if !isRetired(p) {
+			project := registry.Address{Kind: registry.KindProject, Path: p.Addr.ParentPath()}
+			im.named[project.Child(registry.KindParameter, registry.ShortName(p.Name))] = p
+		}
 	}
 	return im
 }
@@ -530,8 +537,11 @@ func (im *importer) parameterRow(r *row) {
 		r.wrong("project_name", "Project not found: %s for customer %s", r.get("project_name"), r.get("customer_name"))
 		return
 	}
-	r.Address = &p.Addr
 	o, line := im.find(p.Addr)
+	if named := im.named[p.Addr]; o == nil && named != nil { // it has that name, and another key
+		o, p.Addr = named, named.Addr
+	}
+	r.Address = &p.Addr
 	if o == nil {
 		im.create(r, p)
 		return
