@@ -115,6 +115,7 @@ func TestKillsAtFailpoints(t *testing.T) {
 			if name == "store.day-made" && hypertable {
 				t.Skip("TimescaleDB makes its chunks itself, so that no day is made")
 			}
+			until(t, "the queue to have room again", time.Minute, func() bool { return health(t, s.Ready().Collector).Service == "ok" })
 			most := 1
 			if slices.Contains(often, name) {
 				most = 5
