@@ -389,7 +389,7 @@ func (d *differ) id(a Address) uuid.UUID {
 // taken reports whether an object that goes elsewhere than to an address has an id.
 func (d *differ) taken(id uuid.UUID, a Address) bool {
 	holder := d.holders[id]
-	if device := d.current.devices[id]; device != nil {
+	if device := d.current.Device(id); device != nil {
 		holder = device
 	}
 	return holder != nil && d.destination(holder.Address()) != a
