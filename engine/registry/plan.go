@@ -180,6 +180,9 @@ func Diff(current, desired *Snapshot) *Plan {
 	merge(d, at.Parameters, desired.Parameters)
 	merge(d, at.Thresholds, desired.Thresholds)
 	merge(d, at.Devices, desired.Devices)
+	if len(d.deletes) > 0 {
+		d.missedReleases()
+	}
 	if len(d.plan.Problems) > 0 {
 		plan := planFrom(current, d.plan.Owner)
 		plan.Checksum, plan.Problems = d.plan.Checksum, d.plan.Problems
