@@ -174,7 +174,8 @@ type assessment struct {
 	few      int64 // rows that may be looked at without a thought
 	report   *Report
 	changes  []*registry.Change
-	impacts  []*Impact // of changes, nil where there is none
+	impacts  []*Impact         // of changes, nil where there is none
+	stored   map[string]string // by the keys that parameters will have: see storedKeys
 
 	days    []store.Day
 	measure measure
@@ -187,6 +188,7 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 	a := &assessment{ctx: ctx, db: db, current: current, o: o, deadline: time.Now().Add(o.Limit), most: mostRows, few: fewRows, report: &Report{RowsExact: true}}
 	var retention, devices, history []int
 	grows := false
+	a.stored = storedKeys(plan.Changes)
 	if current.Retention != nil {
 		a.keep = current.Retention.Raw
 	}
@@ -212,7 +214,7 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 				history = append(history, i)
 			}
 		case registry.KindThreshold:
-			if c.Before == nil || c.After == nil || !sameRule(c.Before.(*registry.Threshold), c.After.(*registry.Threshold)) {
+			if c.Before == nil || c.After == nil || !sameRule(c.Before.(*registry.Threshold), a.asStored(c.After.(*registry.Threshold))) {
 				history = append(history, i)
 			}
 		}
@@ -471,6 +473,35 @@ func sameRange(a, b *registry.Parameter) bool {
 
 func sameRule(a, b *registry.Threshold) bool {
 	return a.ParameterKey == b.ParameterKey && a.Above == b.Above && a.Below == b.Below && a.For == b.For && a.Deadband == b.Deadband
+}
+
+// storedKeys returns under which keys the values are stored of parameters that will have others, and "" for those that take
+// the key of one that gives it up: nothing is stored of them.
+func storedKeys(changes []registry.Change) map[string]string {
+	stored := map[string]string{}
+	for i := range changes {
+		before, was := changes[i].Before.(*registry.Parameter)
+		after, is := changes[i].After.(*registry.Parameter)
+		if !was || !is || before.Key == after.Key {
+			continue
+		}
+		stored[after.Key] = before.Key
+		if _, taken := stored[before.Key]; !taken {
+			stored[before.Key] = ""
+		}
+	}
+	return stored
+}
+
+// asStored returns a rule as it will be, for the values as they are stored.
+func (a *assessment) asStored(t *registry.Threshold) *registry.Threshold {
+	key, renamed := a.stored[t.ParameterKey]
+	if !renamed {
+		return t
+	}
+	rule := *t
+	rule.ParameterKey = key
+	return &rule
 }
 
 // stopped reports whether an error means that the time is over, which is told by what was looked at.

@@ -359,6 +359,45 @@ func TestTheNewestValuesStartAndStopAlerts(t *testing.T) {
 	}
 }
 
+// The values of a parameter that is renamed are stored under its old key: its rules are tried on them as if it kept that. One that
+// gets the old name has none.
+func TestRulesOfARenamedParameterAreTriedOnItsValues(t *testing.T) {
+	p := newPlant(t)
+	a := p.current().Parameters[0]
+	renamed := parameter("z", func(*registry.Parameter) {})
+	rule := func(of *registry.Parameter, name string, above float64) *registry.Threshold {
+		return &registry.Threshold{Addr: of.Addr.Child(registry.KindThreshold, name), Above: registry.BoundOf(above), Severity: "warning"}
+	}
+	p.apply(declare(rule(a, "high", 10)))
+	var list []reading
+	for i := range 90 {
+		v := reading{device: i % 3, time: p.now.Add(-time.Duration(90-i) * time.Minute), value: float64(i % 20), quality: 192}
+		v.received = v.time
+		list = append(list, v)
+	}
+	p.store(a.Key, list)
+	p.exec(`INSERT INTO alerts (threshold_id, device_id, state, severity, value, pending_at, fired_at)
+		SELECT t.id, $1, 'firing', 'warning', 15, now(), now() FROM thresholds t`, p.current().Devices[0].ID)
+	want := p.assess(declare(rule(a, "high", 5), rule(a, "new", 3)), p.options())
+	desired := declare(renamed, rule(renamed, "high", 5), rule(renamed, "new", 3), rule(a, "none", 0))
+	desired.Moves = []registry.Moved{{From: a.Addr, To: renamed.Addr}}
+	got := p.assess(desired, p.options())
+	for _, name := range []string{"high", "new"} {
+		impact := of(got, rule(renamed, name, 0).Addr)
+		if impact == nil {
+			t.Errorf("%s has no impact", name)
+			continue
+		}
+		as, is := of(want, rule(a, name, 0).Addr).Threshold, impact.Threshold
+		if as.Fires == 0 || as.Starting == 0 || fmt.Sprintf("%+v", is) != fmt.Sprintf("%+v", as) {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", name, is, as)
+		}
+	}
+	if im := of(got, rule(a, "none", 0).Addr); im != nil {
+		t.Errorf("a new parameter with the old name has the impact %q", im.Lines())
+	}
+}
+
 func TestParametersAreTriedOnStoredValues(t *testing.T) {
 	p := newPlant(t)
 	current := p.current()

@@ -97,6 +97,7 @@ func (a *assessment) replay(changes []int) {
 				want(before.ParameterKey, true)
 			}
 			if after, ok := c.After.(*registry.Threshold); ok {
+				after = a.asStored(after)
 				t.after = append(t.after, after)
 				t.thresholds[after.ID] = v
 				for _, f := range after.Fields() {
@@ -133,12 +134,14 @@ func (a *assessment) replay(changes []int) {
 				a.at(i).Parameter = p
 			}
 		case registry.KindThreshold:
-			o := c.After
-			if o == nil {
-				o = c.Before
+			rule, ok := c.After.(*registry.Threshold)
+			if ok {
+				rule = a.asStored(rule)
+			} else {
+				rule = c.Before.(*registry.Threshold)
 			}
-			v := t.thresholds[o.(*registry.Threshold).ID]
-			v.Look = looked(o.(*registry.Threshold).ParameterKey)
+			v := t.thresholds[rule.ID]
+			v.Look = looked(rule.ParameterKey)
 			if v.Of > 0 || v.Starting+v.Stopping > 0 {
 				a.at(i).Threshold = v
 			}
