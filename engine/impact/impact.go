@@ -172,6 +172,7 @@ type assessment struct {
 	deadline time.Time
 	most     int64 // rows of history to look at
 	few      int64 // rows that may be looked at without a thought
+	waiting  int   // events that may wait in memory
 	report   *Report
 	changes  []*registry.Change
 	impacts  []*Impact         // of changes, nil where there is none
@@ -185,7 +186,7 @@ type assessment struct {
 // Assess looks at what a plan would do. It returns nil when no change of it concerns data. What cannot be found out, or not
 // within the limit, is told in the report; the error is that of ctx alone.
 func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, plan *registry.Plan, o Options) (*Report, error) {
-	a := &assessment{ctx: ctx, db: db, current: current, o: o, deadline: time.Now().Add(o.Limit), most: mostRows, few: fewRows, report: &Report{RowsExact: true}}
+	a := &assessment{ctx: ctx, db: db, current: current, o: o, deadline: time.Now().Add(o.Limit), most: mostRows, few: fewRows, waiting: mostWaiting, report: &Report{RowsExact: true}}
 	var retention, devices, history []int
 	grows := false
 	a.stored = storedKeys(plan.Changes)

@@ -622,7 +622,7 @@ func TestWhatThereIsNoTimeForIsTold(t *testing.T) {
 		{"some devices", mostRows, 1e12, query[int64](p, devices+" AND device_ref = (SELECT ref FROM devices ORDER BY id LIMIT 1)", days[len(days)-2].Start),
 			"there was time to look at the history since " + yesterday + " only, of 1 of 4 devices"},
 	} {
-		a := &assessment{ctx: t.Context(), db: p.db, current: current, o: p.options(), deadline: time.Now().Add(10 * time.Second), report: &Report{}, most: test.most, few: 100}
+		a := &assessment{ctx: t.Context(), db: p.db, current: current, o: p.options(), deadline: time.Now().Add(10 * time.Second), report: &Report{}, most: test.most, few: 100, waiting: mostWaiting}
 		if err := a.look(); err != nil {
 			t.Fatal(err)
 		}
@@ -637,6 +637,54 @@ func TestWhatThereIsNoTimeForIsTold(t *testing.T) {
 		if got.Complete != (test.want == "") || got.Values != test.values || got.Of != 4 || test.want != "" && lines[len(lines)-1] != test.want || got.Fires != got.FiredDevices {
 			t.Errorf("%s: %+v, %d fire, %q; want %d values, %s", test.name, got.Look, got.Fires, lines, test.values, test.want)
 		}
+	}
+}
+
+// What a device hands over long after its time waits until what was received before it has had its turn. There is an end to that.
+func TestABackfillDoesNotFillTheMemory(t *testing.T) {
+	p := newPlant(t)
+	current := p.current()
+	var list []reading
+	for i := range 200 {
+		list = append(list, reading{device: i % 4, time: p.now.Add(-time.Duration(i) * time.Hour), received: p.now, value: 1, quality: 192})
+	}
+	p.store(current.Parameters[0].Key, list)
+	rule := &registry.Threshold{Addr: current.Parameters[0].Addr.Child(registry.KindThreshold, "high"), Above: registry.BoundOf(0), Severity: "warning"}
+	for _, test := range []struct {
+		waiting int
+		looked  int64
+		until   time.Time
+	}{{300, 200, time.Time{}}, {50, 51, list[149].time}} {
+		a := &assessment{ctx: t.Context(), db: p.db, current: current, o: p.options(), deadline: time.Now().Add(time.Minute), report: &Report{}, most: mostRows, few: 1000, waiting: test.waiting}
+		a.changes, a.impacts = []*registry.Change{&registry.Diff(current, declare(rule)).Changes[0]}, make([]*Impact, 1)
+		a.replay([]int{0})
+		got := a.impacts[0].Threshold
+		if got.Values != test.looked || !got.Until.Equal(test.until.Truncate(time.Microsecond)) || got.Complete != test.until.IsZero() || got.Fires != 4 {
+			t.Errorf("with room for %d: %+v, fires %d", test.waiting, got.Look, got.Fires)
+		}
+	}
+}
+
+// A look that ends before its first event says that it saw nothing, whatever one before it has seen.
+func TestALookThatSeesNothingSaysSo(t *testing.T) {
+	p := newPlant(t)
+	p.store(p.current().Parameters[0].Key, []reading{{device: 0, time: p.now.Add(-time.Hour), received: p.now, value: 1, quality: 192}})
+	rec, err := p.db.Record(t.Context(), []string{p.current().Parameters[0].Key}, p.now.Add(-day))
+	if err != nil {
+		t.Fatal(err)
+	}
+	days, err := p.db.Days(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &trial{a: &assessment{most: mostRows, waiting: mostWaiting}, looks: map[string]*look{p.current().Parameters[0].Key: {}}, sets: map[*telemetry.ParameterSet]*narrow{}}
+	if since := days[0].Start; !tr.play(t.Context(), rec, rec.Devices, days, since) || tr.rows != 1 {
+		t.Fatalf("of one row %d were seen", tr.rows)
+	}
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	if since := days[0].Start; tr.play(late, rec, rec.Devices, days, since) || !tr.until.Equal(since) {
+		t.Errorf("seen until %s, want %s: nothing", tr.until, since)
 	}
 }
 

@@ -66,6 +66,8 @@ const (
 	fewRows  = 200_000    // so many take no time to speak of
 	dayRows  = 2_000_000  // of days with more than these some devices are looked at, so many that a day has someRows
 	someRows = 50_000
+
+	mostWaiting = 1_000_000 // the most events that wait for their turn: those of a backfill came long after their time
 )
 
 // replay tries the changes of parameters and thresholds on what is stored.
@@ -220,7 +222,7 @@ func (t *trial) run(keys, tried []string) error {
 // for all of it.
 func (t *trial) play(ctx context.Context, rec *store.Recording, devices []store.Sender, days []store.Day, since time.Time) bool {
 	t.ruleBefore, t.ruleAfter = alert.NewEvaluator(t.before, nil, 0), alert.NewEvaluator(t.after, nil, 0)
-	t.fired, t.rows, t.waiting = map[uuid.UUID]set{}, 0, arrivals{}
+	t.fired, t.rows, t.at, t.waiting = map[uuid.UUID]set{}, 0, 0, arrivals{}
 	for _, l := range t.looks {
 		l.values, l.devices = 0, set{}
 	}
@@ -280,6 +282,9 @@ func (t *trial) event(e *telemetry.Event) error {
 		t.evaluate(heap.Pop(&t.waiting).(*telemetry.Event))
 	}
 	heap.Push(&t.waiting, kept)
+	if t.waiting.Len() > t.a.waiting {
+		return errEnough
+	}
 	return nil
 }
 
