@@ -103,20 +103,11 @@ func (d *differ) readImports() {
 	if len(d.desired.Imports) == 0 {
 		return
 	}
-	byID := map[uuid.UUID][]Object{}
-	for o := range d.current.Objects {
-		if id := idOf(o); id != uuid.Nil {
-			byID[id] = append(byID[id], o)
-		}
-	}
+	byID := d.current.byIdentity()
 	for _, i := range d.desired.Imports {
 		var o Object
 		if id, err := uuid.Parse(i.ID); err == nil {
-			for _, candidate := range byID[id] {
-				if candidate.Address().Kind == i.To.Kind {
-					o = candidate
-				}
-			}
+			o = byID[identity{i.To.Kind, id}]
 		}
 		if device := d.current.DeviceByExternalID(i.ID); o == nil && device != nil && i.To.Kind == KindDevice {
 			o = device
@@ -336,4 +327,23 @@ func idOf(o Object) uuid.UUID {
 		return o.ID
 	}
 	return uuid.Nil
+}
+
+// identity is what an object is known by, wherever it is.
+type identity struct {
+	kind Kind
+	id   uuid.UUID
+}
+
+func identityOf(o Object) identity { return identity{o.Address().Kind, idOf(o)} }
+
+// byIdentity returns the objects that have an id.
+func (s *Snapshot) byIdentity() map[identity]Object {
+	all := map[identity]Object{}
+	for o := range s.Objects {
+		if idOf(o) != uuid.Nil {
+			all[identityOf(o)] = o
+		}
+	}
+	return all
 }
