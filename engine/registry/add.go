@@ -14,7 +14,7 @@ func Add(current, more *Snapshot) *Plan {
 	there, ids, taken := map[Address]Object{}, map[Address]uuid.UUID{}, map[uuid.UUID]bool{}
 	for o := range current.Objects {
 		there[o.Address()] = o
-		if id := idOf(o); id != uuid.Nil {
+		if id := o.id(); id != uuid.Nil {
 			ids[o.Address()], taken[id] = id, true
 		}
 	}
@@ -31,7 +31,7 @@ func Add(current, more *Snapshot) *Plan {
 		return id
 	}
 	for o := range more.Objects {
-		c := Change{Action: Create, Address: o.Address(), Before: there[o.Address()], After: clone(o)}
+		c := Change{Action: Create, Address: o.Address(), Before: there[o.Address()], After: o.clone()}
 		if c.Before != nil {
 			if !c.Before.status().Retired {
 				continue

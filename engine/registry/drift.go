@@ -99,7 +99,7 @@ func (m *matcher) edits(was, is Object) (list []FieldChange) {
 	}
 	if c, ok := is.(*Customer); ok && c.Parent != "" {
 		if parent := m.of[NewAddress(KindCustomer, c.Parent)]; parent != nil { // it may have been renamed, too
-			c = clone(c).(*Customer)
+			c = c.clone().(*Customer)
 			c.Parent = parent.Address().Name()
 			is = c
 		}

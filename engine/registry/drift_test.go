@@ -54,7 +54,7 @@ func TestDriftTellsRandomEdits(t *testing.T) {
 				now = append(now, o)
 				continue
 			}
-			c := clone(d).(*Device)
+			c := d.clone().(*Device)
 			switch r.IntN(6) {
 			case 0:
 				want = append(want, told(DeletedByHand, d.Addr, nil))
@@ -73,7 +73,7 @@ func TestDriftTellsRandomEdits(t *testing.T) {
 				c.ID, c.Managed = uuid.New(), false
 				want = append(want, told(EditedByHand, d.Addr, []FieldChange{{"managed_by", DefaultOwner, ""}}))
 			case 4:
-				made := clone(d).(*Device)
+				made := d.clone().(*Device)
 				made.ID, made.Managed, made.Addr.Path = uuid.New(), false, d.Addr.Path+" made"
 				now = append(now, made)
 				want = append(want, told(CreatedByHand, made.Addr, nil))

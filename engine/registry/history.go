@@ -109,8 +109,8 @@ func (f Fold) relocate(r *relocation) {
 	for _, o := range objects {
 		from := o.Address()
 		if to := r.destination(from); to != from {
-			o = clone(o)
-			setAddress(o, to)
+			o = o.clone()
+			o.setAddress(to)
 			r.placed[from] = to
 		}
 		if c, ok := o.(*Customer); ok && c.Parent != "" {

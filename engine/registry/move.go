@@ -213,8 +213,8 @@ func relocated[O Object](d *differ, list []O) []O {
 		if moved == nil {
 			moved = slices.Clone(list)
 		}
-		c := clone(o)
-		setAddress(c, to)
+		c := o.clone()
+		c.setAddress(to)
 		moved[i] = c.(O)
 		d.placed[from], d.origins[to] = to, o
 	}
@@ -241,10 +241,10 @@ func recall[O Object](d *differ, list, desired []O) (some bool) {
 		if byID == nil {
 			byID = make(map[uuid.UUID]Object, len(desired))
 			for _, o := range desired {
-				byID[idOf(o)] = o
+				byID[o.id()] = o
 			}
 		}
-		want := byID[idOf(o)]
+		want := byID[o.id()]
 		if want == nil {
 			continue
 		}
@@ -294,54 +294,19 @@ func (d *differ) problem(place, format string, args ...any) {
 	d.plan.Problems = append(d.plan.Problems, Problem{place, fmt.Sprintf(format, args...)})
 }
 
-func setAddress(o Object, a Address) {
-	switch o := o.(type) {
-	case *Customer:
-		o.Addr = a
-	case *Project:
-		o.Addr = a
-	case *Site:
-		o.Addr = a
-	case *Device:
-		o.Addr = a
-	case *Parameter:
-		o.Addr = a
-	case *Threshold:
-		o.Addr = a
-	}
-}
-
-func idOf(o Object) uuid.UUID {
-	switch o := o.(type) {
-	case *Customer:
-		return o.ID
-	case *Project:
-		return o.ID
-	case *Site:
-		return o.ID
-	case *Device:
-		return o.ID
-	case *Parameter:
-		return o.ID
-	case *Threshold:
-		return o.ID
-	}
-	return uuid.Nil
-}
-
 // identity is what an object is known by, wherever it is.
 type identity struct {
 	kind Kind
 	id   uuid.UUID
 }
 
-func identityOf(o Object) identity { return identity{o.Address().Kind, idOf(o)} }
+func identityOf(o Object) identity { return identity{o.Address().Kind, o.id()} }
 
 // byIdentity returns the objects that have an id.
 func (s *Snapshot) byIdentity() map[identity]Object {
 	all := map[identity]Object{}
 	for o := range s.Objects {
-		if idOf(o) != uuid.Nil {
+		if o.id() != uuid.Nil {
 			all[identityOf(o)] = o
 		}
 	}

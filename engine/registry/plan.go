@@ -363,7 +363,7 @@ func (d *differ) both(before, after Object) {
 // add completes what creates, changes or moves an object: the fields that change, and the ids that the object has or gets.
 func (d *differ) add(c Change) {
 	c.Address = c.After.Address()
-	c.After = clone(c.After)
+	c.After = c.After.clone()
 	*c.After.status() = Status{Managed: true, Owner: d.plan.Owner}
 	assignIDs(c.After, d.id)
 	if c.Before != nil {
@@ -413,39 +413,6 @@ func fieldChanges(c *Change) (list []FieldChange) {
 		}
 	}
 	return list
-}
-
-func clone(o Object) Object {
-	switch o := o.(type) {
-	case *Customer:
-		c := *o
-		return &c
-	case *Project:
-		c := *o
-		return &c
-	case *Site:
-		c := *o
-		return &c
-	case *Device:
-		c := *o
-		return &c
-	case *Parameter:
-		c := *o
-		return &c
-	case *Threshold:
-		c := *o
-		return &c
-	case *Platform:
-		c := *o
-		return &c
-	case *Retention:
-		c := *o
-		return &c
-	case *Limits:
-		c := *o
-		return &c
-	}
-	panic(fmt.Sprintf("registry: unknown object %T", o))
 }
 
 // keepID copies the registry's own identity of an object.

@@ -17,7 +17,11 @@ type Object interface {
 	// Fields are the attributes that a plan compares, in display order, in canonical text.
 	// An unset attribute has the text "".
 	Fields() []Field
+
+	id() uuid.UUID // zero for kinds that have none
 	status() *Status
+	setAddress(Address)
+	clone() Object
 }
 
 // Field is one attribute of an object in canonical text.
@@ -207,6 +211,36 @@ func (p *Platform) Address() Address  { return p.Addr }
 func (r *Retention) Address() Address { return r.Addr }
 func (l *Limits) Address() Address    { return l.Addr }
 
+func (c *Customer) id() uuid.UUID  { return c.ID }
+func (p *Project) id() uuid.UUID   { return p.ID }
+func (s *Site) id() uuid.UUID      { return s.ID }
+func (d *Device) id() uuid.UUID    { return d.ID }
+func (p *Parameter) id() uuid.UUID { return p.ID }
+func (t *Threshold) id() uuid.UUID { return t.ID }
+func (*Platform) id() uuid.UUID    { return uuid.Nil }
+func (*Retention) id() uuid.UUID   { return uuid.Nil }
+func (*Limits) id() uuid.UUID      { return uuid.Nil }
+
+func (c *Customer) setAddress(a Address)  { c.Addr = a }
+func (p *Project) setAddress(a Address)   { p.Addr = a }
+func (s *Site) setAddress(a Address)      { s.Addr = a }
+func (d *Device) setAddress(a Address)    { d.Addr = a }
+func (p *Parameter) setAddress(a Address) { p.Addr = a }
+func (t *Threshold) setAddress(a Address) { t.Addr = a }
+func (p *Platform) setAddress(a Address)  { p.Addr = a }
+func (r *Retention) setAddress(a Address) { r.Addr = a }
+func (l *Limits) setAddress(a Address)    { l.Addr = a }
+
+func (c *Customer) clone() Object  { return new(*c) }
+func (p *Project) clone() Object   { return new(*p) }
+func (s *Site) clone() Object      { return new(*s) }
+func (d *Device) clone() Object    { return new(*d) }
+func (p *Parameter) clone() Object { return new(*p) }
+func (t *Threshold) clone() Object { return new(*t) }
+func (p *Platform) clone() Object  { return new(*p) }
+func (r *Retention) clone() Object { return new(*r) }
+func (l *Limits) clone() Object    { return new(*l) }
+
 func (s *Status) status() *Status { return s }
 
 func (c *Customer) Fields() []Field {
@@ -277,3 +311,6 @@ func same(a, b Object) bool {
 
 // StatusOf returns what the registry knows of an object beside its attributes.
 func StatusOf(o Object) Status { return *o.status() }
+
+// IDOf returns the id of an object, zero for one of a kind that has none.
+func IDOf(o Object) uuid.UUID { return o.id() }

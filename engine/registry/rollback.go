@@ -73,7 +73,7 @@ func NewAdoptions(owner string) Adoptions { return Adoptions{owner, map[identity
 func (a Adoptions) Add(changes []Change) {
 	for i := range changes {
 		c := &changes[i]
-		if c.After == nil || OwnerOf(c.After) != a.owner || idOf(c.After) == uuid.Nil {
+		if c.After == nil || OwnerOf(c.After) != a.owner || c.After.id() == uuid.Nil {
 			continue
 		}
 		key := identityOf(c.After)
