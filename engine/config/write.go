@@ -223,28 +223,13 @@ func (b *body) duration(name string, d, least time.Duration) bool {
 	if d == 0 {
 		return false
 	}
-	text := durationText(d)
+	text := registry.FormatDuration(d)
 	if again, why := parseDuration(text); why != "" || again != d || d < least {
 		b.omit(name, "%s is not at least %s, whole milliseconds and less than 100 years", d, max(least, time.Millisecond))
 		return false
 	}
 	b.set(name, name, `"`+text+`"`)
 	return true
-}
-
-func durationText(d time.Duration) string {
-	const day = 24 * time.Hour
-	if d%day == 0 {
-		return strconv.FormatInt(int64(d/day), 10) + "d"
-	}
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }
 
 // open begins a block that is called name, and returns false when it cannot be called so. b's attributes come first.

@@ -102,11 +102,7 @@ func (a *assessment) replay(changes []int) {
 				after = a.asStored(after)
 				t.after = append(t.after, after)
 				t.thresholds[after.ID] = v
-				for _, f := range after.Fields() {
-					if f.Name == "for" {
-						v.hold = f.Value
-					}
-				}
+				v.hold = registry.FormatDuration(after.For)
 				want(after.ParameterKey, true)
 			}
 		}

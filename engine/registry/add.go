@@ -1,10 +1,6 @@
 package registry
 
-import (
-	"fmt"
-
-	"github.com/google/uuid"
-)
+import "github.com/google/uuid"
 
 // Add plans the creation of what more has and current, the registry, has not, or has retired. The new objects are left
 // unmanaged, as those are that the API makes; what is there stays as it is.
@@ -23,10 +19,7 @@ func Add(current, more *Snapshot) *Plan {
 		if known {
 			return id
 		}
-		id = a.ID()
-		for n := 2; taken[id]; n++ { // by what was renamed since it got it
-			id = uuid.NewSHA1(namespace, fmt.Appendf(nil, "%s\x00%d", a, n))
-		}
+		id = a.freeID(func(id uuid.UUID) bool { return taken[id] }) // by what was renamed since it got it
 		ids[a], taken[id] = id, true
 		return id
 	}

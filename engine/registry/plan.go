@@ -379,11 +379,7 @@ func (d *differ) id(a Address) uuid.UUID {
 	if id, ok := d.ids[a]; ok {
 		return id
 	}
-	id := a.ID()
-	for n := 2; d.taken(id, a); n++ {
-		id = uuid.NewSHA1(namespace, fmt.Appendf(nil, "%s\x00%d", a, n))
-	}
-	return id
+	return a.freeID(func(id uuid.UUID) bool { return d.taken(id, a) })
 }
 
 // taken reports whether an object that goes elsewhere than to an address has an id.

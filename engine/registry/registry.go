@@ -201,6 +201,11 @@ func ParameterKey(project uuid.UUID, short string) string {
 	return "project:" + project.String() + ":" + short
 }
 
+// Project returns the address of the device's project.
+func (d *Device) Project() Address {
+	return Address{KindProject, Address{KindSite, d.Addr.ParentPath()}.ParentPath()}
+}
+
 func (c *Customer) Address() Address  { return c.Addr }
 func (p *Project) Address() Address   { return p.Addr }
 func (s *Site) Address() Address      { return s.Addr }
@@ -259,7 +264,7 @@ func (s *Site) Fields() []Field { return []Field{{"location", s.Location}, s.fie
 func (d *Device) Fields() []Field {
 	return []Field{
 		{"type", d.Type}, {"external_id", d.ExternalID}, {"status", d.State},
-		{"interval", formatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
+		{"interval", FormatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
 		{"limits.events_per_second", d.Rate.perSecond()}, {"limits.burst", d.Rate.burst()},
 		d.field(),
 	}
@@ -268,7 +273,7 @@ func (d *Device) Fields() []Field {
 func (p *Parameter) Fields() []Field {
 	return []Field{
 		{"name", p.Name}, {"unit", p.Unit}, {"type", string(p.Type)}, {"min", p.Min.String()}, {"max", p.Max.String()},
-		{"required", formatBool(p.Required)}, {"interval", formatDuration(p.Interval)},
+		{"required", formatBool(p.Required)}, {"interval", FormatDuration(p.Interval)},
 		{"description", p.Description}, {"on_violation", string(p.OnViolation)}, {"default_quality", formatInt(int(p.Quality))},
 		p.field(),
 	}
@@ -276,7 +281,7 @@ func (p *Parameter) Fields() []Field {
 
 func (t *Threshold) Fields() []Field {
 	return []Field{
-		{"above", t.Above.String()}, {"below", t.Below.String()}, {"for", formatDuration(t.For)},
+		{"above", t.Above.String()}, {"below", t.Below.String()}, {"for", FormatDuration(t.For)},
 		{"deadband", formatFloat(t.Deadband)}, {"severity", t.Severity},
 	}
 }
@@ -286,7 +291,7 @@ func (p *Platform) Fields() []Field {
 }
 
 func (r *Retention) Fields() []Field {
-	return []Field{{"raw", formatDuration(r.Raw)}, {"compress_after", formatDuration(r.CompressAfter)}}
+	return []Field{{"raw", FormatDuration(r.Raw)}, {"compress_after", FormatDuration(r.CompressAfter)}}
 }
 
 func (l *Limits) Fields() []Field {
