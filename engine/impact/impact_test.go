@@ -513,6 +513,25 @@ func TestNewDevicesGrowTheDatabase(t *testing.T) {
 	}
 }
 
+// A retention that is released goes on.
+func TestAReleasedRetentionStillEndsTelemetry(t *testing.T) {
+	p := newPlant(t)
+	retention := &registry.Retention{Addr: registry.RetentionAddress, Raw: 90 * day}
+	p.apply(declare(retention))
+	var list []reading
+	for i := range 500 {
+		list = append(list, reading{device: i % 3, time: p.now.Add(-time.Duration(i) * 20 * time.Minute), received: p.now, value: 1, quality: 192})
+	}
+	p.store(p.current().Parameters[0].Key, list)
+	added := device(7)
+	added.Interval, added.Parameters = 10*time.Second, []string{"a"}
+	desired := declare(added)
+	desired.Released = []registry.Released{{From: registry.RetentionAddress}}
+	if d := p.assess(desired, p.options()).Disk; d.LevelBefore == 0 || d.LevelAfter <= d.LevelBefore {
+		t.Errorf("levels off at %d, then at %d", d.LevelBefore, d.LevelAfter)
+	}
+}
+
 // The projection equals one that keeps a list of days and ages it.
 func TestProjection(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 9))
