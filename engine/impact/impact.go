@@ -206,7 +206,7 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 				retention = append(retention, i)
 			}
 		case registry.KindDevice:
-			if c.Action == registry.Delete || c.Action == registry.Move || c.Action == registry.Create && c.Before != nil {
+			if c.Action == registry.Delete || c.From != nil || c.Action == registry.Create && c.Before != nil {
 				devices = append(devices, i)
 			}
 			grows = grows || c.Action == registry.Create

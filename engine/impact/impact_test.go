@@ -474,15 +474,19 @@ func TestDevicesHoldWhatIsStored(t *testing.T) {
 	if report.DataLoss || report.Disk == nil || report.Disk.BytesPerDayAfter >= report.Disk.BytesPerDay {
 		t.Errorf("%+v, %+v", report, report.Disk)
 	}
-	moved := *current.Devices[0]
-	moved.Addr = site.Child(registry.KindDevice, "d9")
+	moved, adopted := *current.Devices[0], *current.Devices[2]
+	moved.Addr, adopted.Addr = site.Child(registry.KindDevice, "d9"), site.Child(registry.KindDevice, "d8")
 	plan := &registry.Plan{Changes: []registry.Change{
 		{Action: registry.Release, Address: gone[1], Before: current.Devices[3]}, {Action: registry.Release, Address: registry.RetentionAddress, Before: retention},
 		{Action: registry.Delete, Address: moved.Addr, Before: current.Devices[1]}, {Action: registry.Move, Address: moved.Addr, From: &gone[0], Before: current.Devices[0], After: &moved},
+		{Action: registry.Import, Address: adopted.Addr, From: &current.Devices[2].Addr, Before: current.Devices[2], After: &adopted},
 	}}
 	report, err := Assess(t.Context(), p.db, p.current(), plan, p.options())
-	if err != nil || len(report.Changes) != 2 || report.DataLoss {
+	if err != nil || len(report.Changes) != 3 || report.DataLoss {
 		t.Fatalf("%+v, %v", report, err)
+	}
+	if im := report.Of(&plan.Changes[4]); im.Device.Rows != 133 || !strings.HasPrefix(im.Lines()[0], "takes along 133 rows, ") {
+		t.Errorf("%+v, %q", im, im.Lines())
 	}
 	check(report.Of(&plan.Changes[3]).Device, 0)
 	if im := report.Of(&plan.Changes[2]); im == nil || im.Device.Rows != 133 || im.Action != registry.Delete {

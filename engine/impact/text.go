@@ -71,7 +71,7 @@ func (c *Compression) lines(say func(string, ...any)) {
 }
 
 func (d *Device) lines(say func(string, ...any), action registry.Action) {
-	verb := map[registry.Action]string{registry.Delete: "holds", registry.Create: "returns to", registry.Move: "takes along"}[action]
+	verb := map[registry.Action]string{registry.Delete: "holds", registry.Create: "returns to", registry.Move: "takes along", registry.Import: "takes along"}[action]
 	if d.Rows > 0 {
 		span := "up to " + d.Newest.Format(time.RFC3339)
 		if !d.Oldest.IsZero() {
