@@ -443,13 +443,15 @@ func (a *assessment) hold(changes []int) {
 			v.Rows, v.Bytes, v.RowsExact = int64(float64(v.Rows)*share), int64(float64(v.Bytes)*share), false
 			v.Oldest = time.Time{}
 		}
-		if a.changes[i].Action == registry.Delete {
+		after, stays := a.changes[i].After.(*registry.Device)
+		if stays {
+			delete(a.measure.leaving, before.Ref)
+		}
+		if !stays || after.ProjectID != before.ProjectID { // the rules of its alerts are those of a project that it is not in
 			v.Alerts = alerts[before.ID]
 			if err != nil {
 				a.unknown(i, err)
 			}
-		} else {
-			delete(a.measure.leaving, before.Ref)
 		}
 		if v.Rows == 0 && v.Alerts == 0 {
 			continue

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nsready/nsready/engine/registry"
@@ -476,6 +477,8 @@ func TestDevicesHoldWhatIsStored(t *testing.T) {
 	}
 	moved, adopted := *current.Devices[0], *current.Devices[2]
 	moved.Addr, adopted.Addr = site.Child(registry.KindDevice, "d9"), site.Child(registry.KindDevice, "d8")
+	adopted.ProjectID = uuid.New()
+	p.exec("INSERT INTO alerts (threshold_id, device_id, state, severity, value, pending_at) VALUES (gen_random_uuid(), $1, 'pending', 'warning', 1, now())", adopted.ID)
 	plan := &registry.Plan{Changes: []registry.Change{
 		{Action: registry.Release, Address: gone[1], Before: current.Devices[3]}, {Action: registry.Release, Address: registry.RetentionAddress, Before: retention},
 		{Action: registry.Delete, Address: moved.Addr, Before: current.Devices[1]}, {Action: registry.Move, Address: moved.Addr, From: &gone[0], Before: current.Devices[0], After: &moved},
@@ -484,6 +487,9 @@ func TestDevicesHoldWhatIsStored(t *testing.T) {
 	report, err := Assess(t.Context(), p.db, p.current(), plan, p.options())
 	if err != nil || len(report.Changes) != 3 || report.DataLoss {
 		t.Fatalf("%+v, %v", report, err)
+	}
+	if im := report.Of(&plan.Changes[4]); im.Device.Alerts != 1 { // of a rule of the project that it leaves
+		t.Errorf("%+v", im.Device)
 	}
 	if im := report.Of(&plan.Changes[4]); im.Device.Rows != 133 || !strings.HasPrefix(im.Lines()[0], "takes along 133 rows, ") {
 		t.Errorf("%+v, %q", im, im.Lines())
