@@ -518,6 +518,11 @@ func TestDiffKeepsToItsOwn(t *testing.T) {
 					t.Fatalf("seed %d: %s is deleted, which %s hangs off", seed, a, o.Address())
 				}
 			}
+			for _, a := range needs(o) {
+				if other && gone[a] {
+					t.Fatalf("seed %d: %s is deleted, which %s of %q needs", seed, a, o.Address(), OwnerOf(o))
+				}
+			}
 		}
 		if n := 0; len(desired.Moves) == 0 {
 			for _, count := range plan.Foreign {
