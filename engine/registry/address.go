@@ -163,3 +163,13 @@ func (a Address) ID() uuid.UUID {
 	id[8] = id[8]&0x3f | 0x80 // variant
 	return id
 }
+
+// freeID returns ID, or, while that is taken by an object that was created here and is elsewhere now, the next one in a row that
+// follows from the address, too.
+func (a Address) freeID(taken func(uuid.UUID) bool) uuid.UUID {
+	id := a.ID()
+	for n := 2; taken(id); n++ {
+		id = uuid.NewSHA1(namespace, fmt.Appendf(nil, "%s\x00%d", a, n))
+	}
+	return id
+}

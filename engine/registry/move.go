@@ -103,20 +103,11 @@ func (d *differ) readImports() {
 	if len(d.desired.Imports) == 0 {
 		return
 	}
-	byID := map[uuid.UUID][]Object{}
-	for o := range d.current.Objects {
-		if id := idOf(o); id != uuid.Nil {
-			byID[id] = append(byID[id], o)
-		}
-	}
+	byID := d.current.byIdentity()
 	for _, i := range d.desired.Imports {
 		var o Object
 		if id, err := uuid.Parse(i.ID); err == nil {
-			for _, candidate := range byID[id] {
-				if candidate.Address().Kind == i.To.Kind {
-					o = candidate
-				}
-			}
+			o = byID[identity{i.To.Kind, id}]
 		}
 		if device := d.current.DeviceByExternalID(i.ID); o == nil && device != nil && i.To.Kind == KindDevice {
 			o = device
@@ -222,8 +213,8 @@ func relocated[O Object](d *differ, list []O) []O {
 		if moved == nil {
 			moved = slices.Clone(list)
 		}
-		c := clone(o)
-		setAddress(c, to)
+		c := o.clone()
+		c.setAddress(to)
 		moved[i] = c.(O)
 		d.placed[from], d.origins[to] = to, o
 	}
@@ -250,10 +241,10 @@ func recall[O Object](d *differ, list, desired []O) (some bool) {
 		if byID == nil {
 			byID = make(map[uuid.UUID]Object, len(desired))
 			for _, o := range desired {
-				byID[idOf(o)] = o
+				byID[o.id()] = o
 			}
 		}
-		want := byID[idOf(o)]
+		want := byID[o.id()]
 		if want == nil {
 			continue
 		}
@@ -303,37 +294,21 @@ func (d *differ) problem(place, format string, args ...any) {
 	d.plan.Problems = append(d.plan.Problems, Problem{place, fmt.Sprintf(format, args...)})
 }
 
-func setAddress(o Object, a Address) {
-	switch o := o.(type) {
-	case *Customer:
-		o.Addr = a
-	case *Project:
-		o.Addr = a
-	case *Site:
-		o.Addr = a
-	case *Device:
-		o.Addr = a
-	case *Parameter:
-		o.Addr = a
-	case *Threshold:
-		o.Addr = a
-	}
+// identity is what an object is known by, wherever it is.
+type identity struct {
+	kind Kind
+	id   uuid.UUID
 }
 
-func idOf(o Object) uuid.UUID {
-	switch o := o.(type) {
-	case *Customer:
-		return o.ID
-	case *Project:
-		return o.ID
-	case *Site:
-		return o.ID
-	case *Device:
-		return o.ID
-	case *Parameter:
-		return o.ID
-	case *Threshold:
-		return o.ID
+func identityOf(o Object) identity { return identity{o.Address().Kind, o.id()} }
+
+// byIdentity returns the objects that have an id.
+func (s *Snapshot) byIdentity() map[identity]Object {
+	all := map[identity]Object{}
+	for o := range s.Objects {
+		if o.id() != uuid.Nil {
+			all[identityOf(o)] = o
+		}
 	}
-	return uuid.Nil
+	return all
 }

@@ -366,7 +366,7 @@ func (d *differ) both(before, after Object) {
 // add completes what creates, changes or moves an object: the fields that change, and the ids that the object has or gets.
 func (d *differ) add(c Change) {
 	c.Address = c.After.Address()
-	c.After = clone(c.After)
+	c.After = c.After.clone()
 	*c.After.status() = Status{Managed: true, Owner: d.plan.Owner}
 	assignIDs(c.After, d.id)
 	if c.Before != nil {
@@ -382,11 +382,7 @@ func (d *differ) id(a Address) uuid.UUID {
 	if id, ok := d.ids[a]; ok {
 		return id
 	}
-	id := a.ID()
-	for n := 2; d.taken(id, a); n++ {
-		id = uuid.NewSHA1(namespace, fmt.Appendf(nil, "%s\x00%d", a, n))
-	}
-	return id
+	return a.freeID(func(id uuid.UUID) bool { return d.taken(id, a) })
 }
 
 // taken reports whether an object that goes elsewhere than to an address has an id.
@@ -416,39 +412,6 @@ func fieldChanges(c *Change) (list []FieldChange) {
 		}
 	}
 	return list
-}
-
-func clone(o Object) Object {
-	switch o := o.(type) {
-	case *Customer:
-		c := *o
-		return &c
-	case *Project:
-		c := *o
-		return &c
-	case *Site:
-		c := *o
-		return &c
-	case *Device:
-		c := *o
-		return &c
-	case *Parameter:
-		c := *o
-		return &c
-	case *Threshold:
-		c := *o
-		return &c
-	case *Platform:
-		c := *o
-		return &c
-	case *Retention:
-		c := *o
-		return &c
-	case *Limits:
-		c := *o
-		return &c
-	}
-	panic(fmt.Sprintf("registry: unknown object %T", o))
 }
 
 // keepID copies the registry's own identity of an object.

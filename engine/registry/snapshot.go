@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,6 +124,8 @@ func NewSnapshot(objects []Object) *Snapshot {
 			s.Retention = o
 		case *Limits:
 			s.Limits = o
+		default:
+			panic(fmt.Sprintf("registry: a snapshot has no place for %T", o))
 		}
 	}
 	sortByAddress(s.Customers)

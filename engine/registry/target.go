@@ -103,9 +103,9 @@ func needs(o Object) (list []Address) {
 			list = append(list, NewAddress(KindCustomer, o.Parent))
 		}
 	case *Device:
-		project := Address{KindSite, o.Addr.ParentPath()}.ParentPath()
+		project := o.Project()
 		for _, name := range o.Parameters {
-			list = append(list, Address{KindProject, project}.Child(KindParameter, name))
+			list = append(list, project.Child(KindParameter, name))
 		}
 	}
 	return list

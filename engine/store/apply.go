@@ -23,7 +23,7 @@ const (
 	applyWait     = 10 * time.Second // for whoever else writes the registry
 	applyAttempts = 3                // when a change by another program and ours lock each other out
 
-	recordedChanges = 10_000 // of a plan, in registry_versions.diff_json
+	mostRecorded = 10_000 // changes of a plan, and unmanaged objects, in registry_versions.diff_json
 )
 
 // SQLSTATEs that Apply tells apart (PostgreSQL documentation, appendix A).
@@ -84,8 +84,8 @@ func WithProgress(ctx context.Context, report func(kind registry.Kind, objects i
 // ErrOtherRegistry, and one with a Refusal before anything is done. An empty plan makes no version, unless what is
 // declared was made by hand since the last one: then the new version says so. When ctx ends, nothing
 // was changed, or Apply goes on to the end and returns no error.
-// The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted;
-// all are in registry_changes.
+// The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted, and
+// likewise unmanaged_omitted; all changes are in registry_changes.
 //
 // Customers, projects, sites, devices and parameters are retired rather than deleted; a created one that is there,
 // retired, returns with its id and history. A purge deletes, and with a device or parameter its telemetry, which

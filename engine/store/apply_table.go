@@ -368,24 +368,14 @@ func idsOf(changes []*registry.Change) []string {
 
 // objectID returns the value of the table's first column for an object, as text.
 func objectID(o registry.Object) string {
-	switch o := o.(type) {
-	case *registry.Customer:
-		return o.ID.String()
-	case *registry.Project:
-		return o.ID.String()
-	case *registry.Site:
-		return o.ID.String()
-	case *registry.Device:
-		return o.ID.String()
-	case *registry.Parameter:
-		return o.ID.String()
-	case *registry.Threshold:
-		return o.ID.String()
+	if id := registry.IDOf(o); id != uuid.Nil {
+		return id.String()
+	}
+	switch o.(type) {
 	case *registry.Retention, *registry.Limits:
 		return "true"
-	default:
-		return o.Address().Name()
 	}
+	return o.Address().Name()
 }
 
 // names returns the names of columns.

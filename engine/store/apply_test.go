@@ -563,13 +563,15 @@ func TestApplyVersion(t *testing.T) {
 func TestApplyRecordsLargePlanInPart(t *testing.T) {
 	s := migrated(t)
 	var addresses strings.Builder
-	for i := range recordedChanges + 50 {
+	for i := range 10_050 {
 		fmt.Fprintf(&addresses, "customer.c%d ", i)
 	}
+	exec(t, s, `INSERT INTO customers (name) SELECT 'u' || i FROM generate_series(1, 10020) i`)
 	reconcile(t, s, estate(t, addresses.String()))
-	got := query1[string](t, s, `SELECT jsonb_array_length(diff_json->'changes') || ' ' || (diff_json->>'changes_omitted') FROM registry_versions`)
-	if got != "10000 50" {
-		t.Errorf("changes recorded and omitted: %s, want 10000 50", got)
+	got := query1[string](t, s, `SELECT concat_ws(' ', jsonb_array_length(diff_json->'changes'), diff_json->>'changes_omitted',
+		jsonb_array_length(diff_json->'unmanaged'), diff_json->>'unmanaged_omitted') FROM registry_versions`)
+	if got != "10000 50 10000 20" {
+		t.Errorf("changes and unmanaged objects, recorded and omitted: %s, want 10000 50 10000 20", got)
 	}
 }
 

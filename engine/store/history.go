@@ -378,17 +378,20 @@ func (r *recording) doneByHand(ctx context.Context, tx pgx.Tx, live *registry.Sn
 	return expected.Snapshot(), done, left, nil
 }
 
-// insertVersion writes the plan down. A jsonb value has a limit, and nobody reads a hundred thousand changes.
+// insertVersion writes the plan down. A jsonb value has a limit, and nobody reads a hundred thousand changes, or as many
+// objects that are not managed.
 func (r *recording) insertVersion(ctx context.Context, tx pgx.Tx, by Author, revision int64) (id int64, err error) {
+	head := *r.plan
 	diff := struct {
 		*registry.Plan
-		Omitted int `json:"changes_omitted,omitempty"`
-	}{Plan: r.plan}
-	if n := len(r.plan.Changes) - recordedChanges; n > 0 {
-		head := *r.plan
-		head.Changes = r.plan.Changes[:recordedChanges]
-		diff.Plan, diff.Omitted = &head, n
+		Changes   int `json:"changes_omitted,omitempty"`
+		Unmanaged int `json:"unmanaged_omitted,omitempty"`
+	}{
+		Plan:      &head,
+		Changes:   max(0, len(head.Changes)-mostRecorded),
+		Unmanaged: max(0, len(head.Unmanaged)-mostRecorded),
 	}
+	head.Changes, head.Unmanaged = head.Changes[:len(head.Changes)-diff.Changes], head.Unmanaged[:len(head.Unmanaged)-diff.Unmanaged]
 	text, err := json.Marshal(diff)
 	if err != nil {
 		return 0, fmt.Errorf("encoding the plan: %w", err)
