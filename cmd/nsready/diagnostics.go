@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -102,8 +100,8 @@ func printDiagnostics(w io.Writer, list []diagnostic) error {
 
 func renderDiagnostics(paint func(color, string) string, list []diagnostic) []byte {
 	var out bytes.Buffer
-	for i, d := range list {
-		if i > 0 {
+	for _, d := range list {
+		if out.Len() > 0 {
 			out.WriteByte('\n')
 		}
 		if d.Filename != "" {
@@ -235,18 +233,4 @@ func writeJSON(w io.Writer, v any) error {
 type failure struct {
 	FormatVersion string       `json:"format_version"`
 	Diagnostics   []diagnostic `json:"diagnostics"`
-}
-
-// reportJSON turns an error that was not reported yet into a JSON document.
-func reportJSON(w io.Writer, err error) error {
-	if reported := exit(0); err == nil || errors.As(err, &reported) {
-		return err
-	}
-	if err := writeJSON(w, failure{formatVersion, []diagnostic{{Severity: "error", Summary: err.Error()}}}); err != nil {
-		return err
-	}
-	if errors.Is(err, context.Canceled) {
-		return exit(exitInterrupted)
-	}
-	return exit(exitFailed)
 }

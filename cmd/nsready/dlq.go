@@ -43,7 +43,7 @@ type dlqFlags struct {
 func newDLQFlags(s *streams, usage, help string) *dlqFlags {
 	f := &dlqFlags{flags: newFlags(s, "dlq "+usage, help)}
 	f.target.registerDatabase(f.flags)
-	f.BoolVar(&f.json, "json", false, "print the outcome as JSON")
+	f.jsonVar(&f.json, "print the outcome as JSON")
 	return f
 }
 
@@ -54,18 +54,12 @@ func (f *dlqFlags) registerWhere() {
 
 // run does the work of a subcommand with the database.
 func (f *dlqFlags) run(ctx context.Context, s *streams, work func(db *store.Store) error) error {
-	err := func() error {
-		db, err := f.target.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		return work(db)
-	}()
-	if f.json {
-		return reportJSON(s.stdout, err)
+	db, err := f.target.open(ctx)
+	if err != nil {
+		return err
 	}
-	return err
+	defer db.Close()
+	return work(db)
 }
 
 // letterWhere is the value of -where.

@@ -46,46 +46,40 @@ Example:
 	t.registerDatabase(f)
 	f.StringVar(&t.config, "config", "", "`PATH` of the declaration to compare with, a file or directory")
 	t.variables.register(f)
-	asJSON := f.Bool("json", false, "print the drift as JSON")
+	asJSON := f.json("print the drift as JSON")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	err := func() error {
-		var declared *registry.Snapshot
-		if t.config != "" {
-			var err error
-			if declared, err = loadConfig(s, t.config, *asJSON, t.variables...); err != nil {
-				return err
-			}
-		}
-		db, err := t.open(ctx)
-		if err != nil {
+	var declared *registry.Snapshot
+	if t.config != "" {
+		var err error
+		if declared, err = loadConfig(s, t.config, *asJSON, t.variables...); err != nil {
 			return err
 		}
-		defer db.Close()
-		live, err := db.LoadRegistry(ctx)
-		if err != nil {
-			return err
-		}
-		v, _, err := readDrift(ctx, db, live)
-		if err != nil {
-			return err
-		}
-		if declared != nil {
-			v.foretell(registry.Diff(live, declared))
-		}
-		if *asJSON {
-			err = writeJSON(s.stdout, v)
-		} else {
-			err = printDrift(s.stdout, v)
-		}
-		if err == nil && len(v.Drift) > 0 {
-			return exit(exitChanges)
-		}
+	}
+	db, err := t.open(ctx)
+	if err != nil {
 		return err
-	}()
+	}
+	defer db.Close()
+	live, err := db.LoadRegistry(ctx)
+	if err != nil {
+		return err
+	}
+	v, _, err := readDrift(ctx, db, live)
+	if err != nil {
+		return err
+	}
+	if declared != nil {
+		v.foretell(registry.Diff(live, declared))
+	}
 	if *asJSON {
-		return reportJSON(s.stdout, err)
+		err = writeJSON(s.stdout, v)
+	} else {
+		err = printDrift(s.stdout, v)
+	}
+	if err == nil && len(v.Drift) > 0 {
+		return exit(exitChanges)
 	}
 	return err
 }

@@ -135,46 +135,40 @@ of the collector, such as unknown_device, or the reason of a dead letter. Nothin
 
 Example:
   nsready explain NSC0052`)
-	asJSON := f.Bool("json", false, "print JSON")
+	asJSON := f.json("print JSON")
 	all := f.Bool("all", false, "list all codes")
-	err := func() error {
-		rest, err := f.parse(args, 1)
-		if err != nil {
+	rest, err := f.parse(args, 1)
+	if err != nil {
+		return err
+	}
+	v := explanations{FormatVersion: formatVersion}
+	switch {
+	case *all && len(rest) > 0:
+		return fmt.Errorf("name a code or -all, not both")
+	case *all:
+		v.Codes = allExplanations()
+	case len(rest) == 0:
+		return fmt.Errorf("which code? 'nsready explain -all' lists them")
+	default:
+		if v.Codes, err = explain(rest[0]); err != nil {
 			return err
 		}
-		v := explanations{FormatVersion: formatVersion}
-		switch {
-		case *all && len(rest) > 0:
-			return fmt.Errorf("name a code or -all, not both")
-		case *all:
-			v.Codes = allExplanations()
-		case len(rest) == 0:
-			return fmt.Errorf("which code? 'nsready explain -all' lists them")
-		default:
-			if v.Codes, err = explain(rest[0]); err != nil {
-				return err
-			}
-		}
-		if *asJSON {
-			return writeJSON(s.stdout, v)
-		}
-		var out bytes.Buffer
-		for i, e := range v.Codes {
-			if *all {
-				fmt.Fprintf(&out, "%-28s %-12s %s\n", e.Code, e.From, e.Summary)
-			} else {
-				if i > 0 {
-					out.WriteByte('\n')
-				}
-				printExplanation(&out, e)
-			}
-		}
-		_, err = s.stdout.Write(out.Bytes())
-		return err
-	}()
-	if *asJSON {
-		return reportJSON(s.stdout, err)
 	}
+	if *asJSON {
+		return writeJSON(s.stdout, v)
+	}
+	var out bytes.Buffer
+	for i, e := range v.Codes {
+		if *all {
+			fmt.Fprintf(&out, "%-28s %-12s %s\n", e.Code, e.From, e.Summary)
+		} else {
+			if i > 0 {
+				out.WriteByte('\n')
+			}
+			printExplanation(&out, e)
+		}
+	}
+	_, err = s.stdout.Write(out.Bytes())
 	return err
 }
 

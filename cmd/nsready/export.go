@@ -99,23 +99,14 @@ Example:
 	f.StringVar(&o.part.Owner, "declaration", "", "`NAME` of the declaration whose objects are declared\n(needed when there are several)")
 	f.BoolVar(&o.part.Unmanaged, "include-unmanaged", false, "also declare what was made outside nsready")
 	f.BoolVar(&o.force, "force", false, "replace the file when it is there")
-	f.BoolVar(&o.json, "json", false, "print a report as JSON; needs -out FILE")
-	_, err := f.parse(args, 0)
-	if errors.Is(err, errHelp) {
+	f.jsonVar(&o.json, "print a report as JSON; needs -out FILE")
+	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	if err == nil {
-		err = func() error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			return export(ctx, s, o)
-		}()
+	if err := o.check(); err != nil {
+		return err
 	}
-	if o.json {
-		return reportJSON(s.stdout, err)
-	}
-	return err
+	return export(ctx, s, o)
 }
 
 func export(ctx context.Context, s *streams, o exportOptions) error {

@@ -29,7 +29,7 @@ Example:
   nsready fmt -check -diff estates/north`)
 	check := f.Bool("check", false, "change nothing; exit with 1 when a file is not in canonical style")
 	diff := f.Bool("diff", false, "show the changes as a unified diff")
-	asJSON := f.Bool("json", false, "print the names, the diffs and the diagnostics as JSON")
+	asJSON := f.json("print the names, the diffs and the diagnostics as JSON")
 	paths, err := f.parse(args, -1)
 	if err != nil {
 		return err

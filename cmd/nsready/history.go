@@ -29,35 +29,29 @@ Example:
   nsready history -limit 5`)
 	var t target
 	t.registerDatabase(f)
-	asJSON := f.Bool("json", false, "print JSON")
+	asJSON := f.json("print JSON")
 	limit := f.Int("limit", 20, "the most versions to list: a `NUMBER`")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	err := func() error {
-		if *limit < 1 {
-			return fmt.Errorf("-limit: want a number from 1 on, not %d", *limit)
-		}
-		db, err := t.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		v := historyView{FormatVersion: formatVersion, Versions: []store.Version{}}
-		list, err := db.Versions(ctx, *limit)
-		if err != nil {
-			return err
-		}
-		v.Versions = append(v.Versions, list...)
-		if *asJSON {
-			return writeJSON(s.stdout, v)
-		}
-		return printHistory(s.stdout, v.Versions)
-	}()
-	if *asJSON {
-		return reportJSON(s.stdout, err)
+	if *limit < 1 {
+		return fmt.Errorf("-limit: want a number from 1 on, not %d", *limit)
 	}
-	return err
+	db, err := t.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	v := historyView{FormatVersion: formatVersion, Versions: []store.Version{}}
+	list, err := db.Versions(ctx, *limit)
+	if err != nil {
+		return err
+	}
+	v.Versions = append(v.Versions, list...)
+	if *asJSON {
+		return writeJSON(s.stdout, v)
+	}
+	return printHistory(s.stdout, v.Versions)
 }
 
 func printHistory(w io.Writer, versions []store.Version) error {
@@ -215,46 +209,40 @@ Example:
   nsready diff 12 live`)
 	var t target
 	t.registerDatabase(f)
-	asJSON := f.Bool("json", false, "print JSON")
+	asJSON := f.json("print JSON")
 	expand := f.Bool("expand", false, "show every change, also when many are alike")
 	rest, err := f.parse(args, 2)
 	if err != nil {
 		return err
 	}
-	err = func() error {
-		if len(rest) < 2 {
-			return errors.New("diff what? Name two versions, or a version and live: nsready diff REV REV")
+	if len(rest) < 2 {
+		return errors.New("diff what? Name two versions, or a version and live: nsready diff REV REV")
+	}
+	for _, rev := range rest {
+		if _, ok := parseVersion(rev); !ok && rev != "live" && rev != "0" {
+			return fmt.Errorf("%q is no version: want a number such as 12, or live; 'nsready history' lists them", rev)
 		}
-		for _, rev := range rest {
-			if _, ok := parseVersion(rev); !ok && rev != "live" && rev != "0" {
-				return fmt.Errorf("%q is no version: want a number such as 12, or live; 'nsready history' lists them", rev)
-			}
-		}
-		db, err := t.open(ctx)
-		if err != nil {
+	}
+	db, err := t.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var states [2]*registry.Snapshot
+	for i, rev := range rest {
+		if states[i], err = stateOf(ctx, db, rev); err != nil {
 			return err
 		}
-		defer db.Close()
-		var states [2]*registry.Snapshot
-		for i, rev := range rest {
-			if states[i], err = stateOf(ctx, db, rev); err != nil {
-				return err
-			}
-		}
-		v := diffView{FormatVersion: formatVersion, From: rest[0], To: rest[1], Changes: append([]registry.Change{}, registry.Between(states[0], states[1])...)}
-		v.Summary = viewPlan(&registry.Plan{Changes: v.Changes}).Summary
-		if *asJSON {
-			err = writeJSON(s.stdout, v)
-		} else {
-			err = printDiff(s.stdout, v, *expand)
-		}
-		if err == nil && len(v.Changes) > 0 {
-			return exit(exitChanges)
-		}
-		return err
-	}()
+	}
+	v := diffView{FormatVersion: formatVersion, From: rest[0], To: rest[1], Changes: append([]registry.Change{}, registry.Between(states[0], states[1])...)}
+	v.Summary = viewPlan(&registry.Plan{Changes: v.Changes}).Summary
 	if *asJSON {
-		return reportJSON(s.stdout, err)
+		err = writeJSON(s.stdout, v)
+	} else {
+		err = printDiff(s.stdout, v, *expand)
+	}
+	if err == nil && len(v.Changes) > 0 {
+		return exit(exitChanges)
 	}
 	return err
 }

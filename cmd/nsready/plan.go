@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,71 +54,65 @@ Example:
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	err := func() error {
-		if err := p.check(); err != nil {
-			return err
-		}
-		if *out != "" {
-			if err := checkOut(*out); err != nil {
-				return err
-			}
-		}
-		declared, err := loadConfig(s, p.config, p.json, p.variables...)
-		if err != nil {
-			return err
-		}
-		db, err := p.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		v, err := p.plan(ctx, s, db, declared)
-		if err != nil {
-			return err
-		}
-		refused := p.judge(v.Plan)
-		unlimited := p.maxDestroy.text == "" && slices.ContainsFunc(refused, func(r veto) bool { return r.condition == "max-destroy" })
-		if unlimited { // what is usual binds apply alone
-			refused = refused[:len(refused)-1]
-		}
-		if v.Refusal() != nil {
-			refused = append(refused, veto{"refused", "apply would refuse it as a whole, for what protects or owns its objects"})
-		}
-		v.FailedOn = failedOn(refused)
-		if *out != "" {
-			saved := &registry.SavedPlan{
-				Plan: v.Plan, Tool: thisBuild().Version, MaxDestroy: p.maxDestroy.text, Author: author().String(), Created: time.Now().UTC().Truncate(time.Second),
-			}
-			if err := savePlan(*out, saved); err != nil {
-				return err
-			}
-			v.Saved = viewSaved(*out, saved)
-		}
-		if p.json {
-			err = writeJSON(s.stdout, v)
-		} else {
-			err = printPlan(s.stdout, v, p.expand)
-			if err == nil && unlimited {
-				_, err = fmt.Fprintf(s.stdout, "\nNote: apply refuses to destroy so many objects, unless it is told -max-destroy=%d.\n", v.Summary.Destroy)
-			}
-			if err == nil && v.Saved != nil {
-				err = printSaved(s.stdout, *out, v.Refusal() == nil)
-			}
-		}
-		switch {
-		case err != nil:
-			return err
-		case len(refused) > 0:
-			return refuse(s, refused)
-		case *detailed && !v.Empty():
-			return exit(exitChanges)
-		}
-		return nil
-	}()
-	if p.json {
-		return reportJSON(s.stdout, err)
+	if err := p.check(); err != nil {
+		return err
 	}
-	return err
+	if *out != "" {
+		if err := checkOut(*out); err != nil {
+			return err
+		}
+	}
+	declared, err := loadConfig(s, p.config, p.json, p.variables...)
+	if err != nil {
+		return err
+	}
+	db, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	v, err := p.plan(ctx, s, db, declared)
+	if err != nil {
+		return err
+	}
+	refused := p.judge(v.Plan)
+	unlimited := p.maxDestroy.text == "" && slices.ContainsFunc(refused, func(r veto) bool { return r.condition == "max-destroy" })
+	if unlimited { // what is usual binds apply alone
+		refused = refused[:len(refused)-1]
+	}
+	if v.Refusal() != nil {
+		refused = append(refused, veto{"refused", "apply would refuse it as a whole, for what protects or owns its objects"})
+	}
+	v.FailedOn = failedOn(refused)
+	if *out != "" {
+		saved := &registry.SavedPlan{
+			Plan: v.Plan, Tool: thisBuild().Version, MaxDestroy: p.maxDestroy.text, Author: author().String(), Created: time.Now().UTC().Truncate(time.Second),
+		}
+		if err := savePlan(*out, saved); err != nil {
+			return err
+		}
+		v.Saved = viewSaved(*out, saved)
+	}
+	if p.json {
+		err = writeJSON(s.stdout, v)
+	} else {
+		err = printPlan(s.stdout, v, p.expand)
+		if err == nil && unlimited {
+			_, err = fmt.Fprintf(s.stdout, "\nNote: apply refuses to destroy so many objects, unless it is told -max-destroy=%d.\n", v.Summary.Destroy)
+		}
+		if err == nil && v.Saved != nil {
+			err = printSaved(s.stdout, *out, v.Refusal() == nil)
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(refused) > 0:
+		return refuse(s, refused)
+	case *detailed && !v.Empty():
+		return exit(exitChanges)
+	}
+	return nil
 }
 
 // printSaved says where a plan was saved, and what to do with it when apply takes it.
@@ -147,12 +142,12 @@ func loadRegistry(ctx context.Context, db *store.Store) (current *registry.Snaps
 	return current, true, err
 }
 
+// url is that of the flags or the environment, or "": then it is the database of a running 'nsready up'.
+func (t *target) url() string { return cmp.Or(t.databaseURL, os.Getenv("DATABASE_URL")) }
+
 // open connects to the database that the flags, the environment or a running 'nsready up' name.
 func (t *target) open(ctx context.Context) (*store.Store, error) {
-	url := t.databaseURL
-	if url == "" {
-		url = os.Getenv("DATABASE_URL")
-	}
+	url := t.url()
 	if url == "" {
 		running, err := readReady(t.data)
 		if err != nil {

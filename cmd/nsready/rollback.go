@@ -24,49 +24,40 @@ Example:
 	var p planner
 	p.registerDatabase(f)
 	p.registerLimits(f)
-	p.locks.register(f)
-	p.why.register(f)
-	var ask approval
-	ask.register(f)
+	p.registerExecution(f, args)
 	owner := f.String("declaration", "", "`NAME` of the declaration whose objects to roll back, where several manage the registry")
 	rest, err := f.parse(args, 1)
 	if err != nil {
 		return err
 	}
-	err = func() (err error) {
-		if len(rest) == 0 {
-			return errors.New("roll back to what? Name a version: nsready rollback REV")
-		}
-		version, ok := parseVersion(rest[0])
-		if !ok {
-			return fmt.Errorf("%q is no version: want a number such as 12; 'nsready history' lists them", rest[0])
-		}
-		if err := p.check(); err != nil {
-			return err
-		}
-		db, err := p.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		working, lock, err := p.locks.take(ctx, s, &p.target, db, "rollback")
-		if err != nil {
-			return err
-		}
-		defer func() { err = lock.end(ctx, err) }()
-		ctx = working
+	if len(rest) == 0 {
+		return errors.New("roll back to what? Name a version: nsready rollback REV")
+	}
+	version, ok := parseVersion(rest[0])
+	if !ok {
+		return fmt.Errorf("%q is no version: want a number such as 12; 'nsready history' lists them", rest[0])
+	}
+	if err := p.check(); err != nil {
+		return err
+	}
+	db, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return p.locks.hold(ctx, s, &p.target, db, "rollback", func(ctx context.Context, lock *store.Lock) error {
 		v, err := p.planRollback(ctx, s, db, version, *owner)
 		if err != nil {
 			return err
 		}
 		a := applyView{planView: v, Version: v.BaseVersion}
-		if done, err := p.begin(s, &a); done || err != nil {
+		if err := p.present(s, &a); err != nil {
 			return err
 		}
-		if v.Empty() {
+		if a.Empty() {
 			return p.end(s, &a)
 		}
-		if err := ask.approve(ctx, s, "rollback", args, a.Summary.question(), p.json); err != nil {
+		if err := p.ask.approve(ctx, s, a.Summary.question(), p.json); err != nil {
 			return err
 		}
 		by := p.why.of("")
@@ -79,11 +70,7 @@ Example:
 		}
 		_, err = fmt.Fprintln(s.stdout, "Change the declaration too: the next apply of it as it is undoes this rollback.")
 		return err
-	}()
-	if p.json {
-		return reportJSON(s.stdout, err)
-	}
-	return err
+	})
 }
 
 // planRollback plans the way back to what a version of a declaration was.

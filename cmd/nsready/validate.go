@@ -34,7 +34,7 @@ Example:
 	path := f.String("config", defaultConfig, configUsage)
 	var given variables
 	given.register(f)
-	asJSON := f.Bool("json", false, "print the diagnostics as JSON")
+	asJSON := f.json("print the diagnostics as JSON")
 	rest, err := f.parse(args, 1)
 	if err != nil {
 		return err

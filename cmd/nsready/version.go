@@ -23,7 +23,7 @@ Print the version of this program, and what it was built from.
 
 Example:
   nsready version -json`)
-	asJSON := f.Bool("json", false, "print JSON")
+	asJSON := f.json("print JSON")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
