@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -98,9 +99,20 @@ func printDiagnostics(w io.Writer, list []diagnostic) error {
 	return err
 }
 
+// maxAlike is how many diagnostics are shown to people that have the same code, or, without one, the same summary.
+const maxAlike = 20
+
 func renderDiagnostics(paint func(color, string) string, list []diagnostic) []byte {
 	var out bytes.Buffer
+	alike, shown := map[string]int{}, map[string]int{}
 	for _, d := range list {
+		alike[d.likeness()]++
+	}
+	for _, d := range list {
+		like := d.likeness()
+		if shown[like]++; shown[like] > maxAlike {
+			continue
+		}
 		if out.Len() > 0 {
 			out.WriteByte('\n')
 		}
@@ -121,9 +133,15 @@ func renderDiagnostics(paint func(color, string) string, list []diagnostic) []by
 		if d.Detail != "" {
 			fmt.Fprintf(&out, "\n%s\n", d.Detail)
 		}
+		if more := alike[like] - maxAlike; more > 0 && shown[like] == maxAlike {
+			fmt.Fprintf(&out, "\n… and %s more like it (-json lists all)\n", grouped(more))
+		}
 	}
 	return out.Bytes()
 }
+
+// likeness is what diagnostics have in common of which only the first are shown.
+func (d *diagnostic) likeness() string { return d.Severity + cmp.Or(d.Code, d.Summary) }
 
 // countSeverities counts errors and warnings.
 func countSeverities(list []diagnostic) (errors, warnings int) {
