@@ -78,6 +78,7 @@ type streams struct {
 	stdout, stderr io.Writer
 
 	json    *bool       // whether errors go to stdout, as JSON; nil for a command that does not have that
+	target  *target     // the database that the flags name; nil for a command that needs none
 	inspect *inspection // for a command that is to tell its flags and do nothing; else nil
 }
 
@@ -92,6 +93,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	defer stop()
 	s := &streams{stdin: stdin, stdout: stdout, stderr: stderr}
 	err := dispatch(ctx, s, args)
+	if s.target != nil {
+		err = s.target.advise(err)
+	}
 	var code exit
 	switch {
 	case err == nil:

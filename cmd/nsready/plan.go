@@ -33,6 +33,7 @@ func (t *target) register(f *flags) {
 func (t *target) registerDatabase(f *flags) {
 	f.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, as postgres://USER:PASSWORD@HOST:PORT/DATABASE\n(default $DATABASE_URL, else the database of the 'nsready up' that runs on -data)")
 	f.StringVar(&t.data, "data", ".nsready", "data `DIR` of the running 'nsready up'")
+	f.streams.target = t
 }
 
 func runPlan(ctx context.Context, s *streams, args []string) error {
@@ -144,6 +145,17 @@ func loadRegistry(ctx context.Context, db *store.Store) (current *registry.Snaps
 
 // url is that of the flags or the environment, or "": then it is the database of a running 'nsready up'.
 func (t *target) url() string { return cmp.Or(t.databaseURL, os.Getenv("DATABASE_URL")) }
+
+// advise adds to an error about an old schema what brings it up to date.
+func (t *target) advise(err error) error {
+	if unreadable := (*store.UnreadableError)(nil); !errors.As(err, &unreadable) || !unreadable.Outdated {
+		return err
+	}
+	if t.url() != "" {
+		return fmt.Errorf("%w.\nStart its services again with this program, each as before:\n\n  nsready serve", err)
+	}
+	return fmt.Errorf("%w.\nStop the 'nsready up' that runs it, and start it again with this program:\n\n  nsready up -data %s", err, shellQuote(t.data))
+}
 
 // open connects to the database that the flags, the environment or a running 'nsready up' name.
 func (t *target) open(ctx context.Context) (*store.Store, error) {
