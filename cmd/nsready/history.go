@@ -23,7 +23,7 @@ type historyView struct {
 func runHistory(ctx context.Context, s *streams, args []string) error {
 	f := newFlags(s, "history [flags]", `
 List the versions of the registry, the newest first: when and by whom each was applied, from which commit, what for, and how
-many objects it added, changed and destroyed.
+many objects it added, changed and destroyed, and, where there are such, imported, moved and released.
 
 Example:
   nsready history -limit 5`)
@@ -59,16 +59,38 @@ func printHistory(w io.Writer, versions []store.Version) error {
 		_, err := fmt.Fprintln(w, "Nothing was applied yet.")
 		return err
 	}
-	lines := [][]string{{"version", "applied", "by", "commit", "added", "changed", "destroyed", "message"}}
-	for _, v := range versions {
-		line := []string{strconv.FormatInt(v.Version, 10), v.At.Format("2006-01-02 15:04:05Z"), clean(v.Author), "-", "?", "?", "?", clean(v.Message)}
+	titles := []string{"imported", "moved", "added", "changed", "destroyed", "released"}
+	shown := []bool{false, false, true, true, true, false} // of the others those that a version has some of
+	counts := func(v *store.Version) []int {
+		return []int{v.Imported, v.Moved, v.Created, v.Updated, v.Destroyed, v.Released}
+	}
+	for i := range versions {
+		for j, n := range counts(&versions[i]) {
+			shown[j] = shown[j] || n > 0
+		}
+	}
+	lines := [][]string{{"version", "applied", "by", "commit"}}
+	for j, title := range titles {
+		if shown[j] {
+			lines[0] = append(lines[0], title)
+		}
+	}
+	lines[0] = append(lines[0], "message")
+	for i := range versions {
+		v := &versions[i]
+		line := []string{strconv.FormatInt(v.Version, 10), v.At.Format("2006-01-02 15:04:05Z"), clean(v.Author), "-"}
 		if v.Commit != "" {
 			line[3] = clean(v.Commit[:min(len(v.Commit), 12)])
 		}
-		if v.Recorded {
-			line[4], line[5], line[6] = strconv.Itoa(v.Created), strconv.Itoa(v.Updated), strconv.Itoa(v.Destroyed)
+		for j, n := range counts(v) {
+			switch {
+			case shown[j] && v.Recorded:
+				line = append(line, strconv.Itoa(n))
+			case shown[j]:
+				line = append(line, "?")
+			}
 		}
-		lines = append(lines, line)
+		lines = append(lines, append(line, clean(v.Message)))
 	}
 	wide := make([]int, len(lines[0]))
 	for _, line := range lines {
@@ -81,7 +103,7 @@ func printHistory(w io.Writer, versions []store.Version) error {
 		var row strings.Builder
 		for i, cell := range line {
 			pad := strings.Repeat(" ", wide[i]-utf8.RuneCountInString(cell))
-			if i == 0 || i >= 4 && i <= 6 {
+			if i == 0 || i >= 4 && i < len(line)-1 { // numbers
 				cell = pad + cell
 			} else {
 				cell += pad
