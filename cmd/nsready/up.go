@@ -175,20 +175,32 @@ func (m *machine) start(ctx context.Context, declared *registry.Snapshot) error 
 	if m.token, err = secret(filepath.Join(m.data, "admin-token"), "ADMIN_BEARER_TOKEN"); err != nil {
 		return err
 	}
-	return m.assemble(ctx)
+	spareMemory()
+	return m.take(engine.New(ctx, m.engineOptions()))
 }
 
-// assemble makes the engine.
-func (m *machine) assemble(ctx context.Context) error {
-	spareMemory()
-	e, err := engine.New(ctx, engine.Options{
+func (m *machine) engineOptions() engine.Options {
+	return engine.Options{
 		Roles: engine.Everything, Name: "up", DatabaseURL: m.database, QueueDir: filepath.Join(m.data, "queue"), QueueBytes: int64(m.options.queueBytes), MinFree: minFree,
 		Collector: m.options.collector, Admin: m.options.admin, MQTT: m.options.mqtt, Monitor: m.options.monitor, AdminToken: m.token, Log: m.log,
-	})
-	if err == nil {
-		m.engine.Store(e)
 	}
-	return err
+}
+
+// take makes a new engine the machine's, and keeps its addresses for the next one, should there be any.
+func (m *machine) take(e *engine.Engine, err error) error {
+	if err != nil {
+		return err
+	}
+	m.engine.Store(e)
+	a := e.Addresses()
+	m.options.collector, m.options.admin, m.options.monitor, m.options.mqtt = a.Collector, a.Admin, a.Monitor, a.MQTT
+	return nil
+}
+
+// beginAnew makes another engine. PostgreSQL may be about to be started again.
+func (m *machine) beginAnew(ctx context.Context) (*engine.Engine, error) {
+	err := m.take(newEngine(ctx, m.engineOptions()))
+	return m.engine.Load(), err
 }
 
 // prepare makes the data directory, takes its lock, and finds out early what would fail late.
@@ -441,30 +453,12 @@ func (m *machine) example(collector string) string {
 // run serves until ctx ends.
 func (m *machine) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.serve(ctx) })
+	g.Go(func() error { return runEngine(ctx, m.log, m.engine.Load(), m.beginAnew) })
 	g.Go(func() error { return m.supervise(ctx) })
 	if m.options.simulate {
 		g.Go(func() error { return m.simulate(ctx) })
 	}
 	return g.Wait()
-}
-
-// serve runs the engine until ctx ends. When it finds its queue replaced by another, or cut, it begins anew, which takes stock
-// of what is there.
-func (m *machine) serve(ctx context.Context) error {
-	for {
-		e := m.engine.Load()
-		a := e.Addresses()
-		err := e.Run(ctx)
-		if !errors.Is(err, engine.ErrQueueReplaced) || ctx.Err() != nil {
-			return err
-		}
-		m.log.Error("beginning anew", "err", err)
-		m.options.collector, m.options.admin, m.options.monitor, m.options.mqtt = a.Collector, a.Admin, a.Monitor, a.MQTT
-		if err := m.assemble(ctx); err != nil {
-			return err
-		}
-	}
 }
 
 // supervise starts PostgreSQL again when it ends by itself. Meanwhile events wait in the queue.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/nsready/nsready/engine/config"
 	"github.com/nsready/nsready/engine/store"
@@ -315,5 +318,45 @@ func stored(t *testing.T, db *store.Store, n int64) {
 		case <-deadline:
 			t.Fatalf("%d events are stored, want %d", have, n)
 		}
+	}
+}
+
+// An engine that begins anew while PostgreSQL is away waits for it.
+func TestUpBeginsAnewWithoutItsDatabase(t *testing.T) {
+	url := migrated(t)
+	c, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := pgx.Identifier{c.Database}.Sanitize()
+	c.Database = "postgres"
+	db, err := pgx.ConnectConfig(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.Background())
+	allow := func(connections bool) {
+		if _, err := db.Exec(t.Context(), fmt.Sprintf(`ALTER DATABASE %s ALLOW_CONNECTIONS %t`, name, connections)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var log lockedBuffer
+	m := &machine{data: t.TempDir(), database: url, token: "secret", log: slog.New(slog.NewTextHandler(&log, nil)), options: upOptions{
+		collector: "127.0.0.1:0", admin: "127.0.0.1:0", monitor: "127.0.0.1:0", queueBytes: minQueue}}
+	allow(false)
+	began := make(chan error, 1)
+	go func() {
+		e, err := m.beginAnew(t.Context())
+		if err == nil {
+			err = e.Close()
+		}
+		began <- err
+	}()
+	until(t, "the wait to be logged", 30*time.Second, func() bool {
+		return len(began) > 0 || strings.Contains(log.String(), "the database cannot be used yet")
+	})
+	allow(true)
+	if err := <-began; err != nil {
+		t.Error(err)
 	}
 }
