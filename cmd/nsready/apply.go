@@ -46,7 +46,7 @@ Example:
 	if len(rest) > 0 {
 		return p.applySaved(ctx, s, f, rest[0])
 	}
-	declared, err := loadConfig(s, p.config, p.json, p.variables...)
+	declared, err := loadConfig(ctx, s, p.config, p.json, p.variables)
 	if err != nil {
 		return err
 	}

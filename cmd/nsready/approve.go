@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,26 +47,15 @@ func confirm(ctx context.Context, s *streams, question string) error {
 	if _, err := fmt.Fprint(s.stdout, question+"\nOnly 'yes' is taken for a yes.\n\n  Enter a value: "); err != nil {
 		return err
 	}
-	type line struct {
-		text string
-		err  error
-	}
-	answer := make(chan line, 1)
-	go func() { // ends with the process, if nobody answers
-		text, err := bufio.NewReader(s.stdin).ReadString('\n')
-		answer <- line{text, err}
-	}()
-	select {
-	case <-ctx.Done():
+	answer, err := bufio.NewReader(s.input(ctx)).ReadString('\n')
+	switch {
+	case ctx.Err() != nil:
 		fmt.Fprintln(s.stdout)
 		return ctx.Err()
-	case a := <-answer:
-		if a.err != nil && a.err != io.EOF {
-			return fmt.Errorf("reading the answer: %w", a.err)
-		}
-		if strings.TrimRight(a.text, "\r\n") != "yes" {
-			return fmt.Errorf("not approved, nothing was changed")
-		}
+	case err != nil && err != io.EOF:
+		return fmt.Errorf("reading the answer: %w", err)
+	case strings.TrimRight(answer, "\r\n") != "yes":
+		return errors.New("not approved, nothing was changed")
 	}
 	return nil
 }

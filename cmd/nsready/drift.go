@@ -53,7 +53,7 @@ Example:
 	var declared *registry.Snapshot
 	if t.config != "" {
 		var err error
-		if declared, err = loadConfig(s, t.config, *asJSON, t.variables...); err != nil {
+		if declared, err = loadConfig(ctx, s, t.config, *asJSON, t.variables); err != nil {
 			return err
 		}
 	}

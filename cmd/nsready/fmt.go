@@ -46,7 +46,7 @@ Example:
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		r, err := formatFile(s, name, *check, *diff)
+		r, err := formatFile(ctx, s, name, *check, *diff)
 		if err != nil {
 			return err
 		}
@@ -145,12 +145,12 @@ func listDeclarations(paths []string) (files []string, err error) {
 }
 
 // formatFile formats one file, and rewrites it unless check is set or it is the standard input.
-func formatFile(s *streams, name string, check, diff bool) (r formatted, err error) {
+func formatFile(ctx context.Context, s *streams, name string, check, diff bool) (r formatted, err error) {
 	r.shown = name
 	var src []byte
 	if name == "-" {
 		r.shown = "<stdin>"
-		src, err = io.ReadAll(s.stdin)
+		src, err = io.ReadAll(s.input(ctx))
 	} else {
 		src, err = os.ReadFile(name)
 	}

@@ -103,7 +103,7 @@ Example:
 }
 
 func importFile(ctx context.Context, s *streams, o importOptions) error {
-	in, name := io.Reader(s.stdin), "standard input"
+	in, name := s.input(ctx), "standard input"
 	if o.file != "-" {
 		info, err := os.Stat(o.file)
 		if err != nil {

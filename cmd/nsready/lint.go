@@ -15,7 +15,7 @@ type linted struct {
 	Diagnostics   []diagnostic `json:"diagnostics"`
 }
 
-func runLint(_ context.Context, s *streams, args []string) error {
+func runLint(ctx context.Context, s *streams, args []string) error {
 	f := newFlags(s, "lint [flags] [PATH]", `
 Look over a declaration for what is allowed and probably a mistake, such as a threshold that can never fire. Nothing is connected
 to or changed. PATH is a shorter way to say -config PATH. Every finding has a code, which 'nsready explain CODE' explains.
@@ -43,9 +43,10 @@ Example:
 	if len(rest) > 0 {
 		*path = rest[0]
 	}
-	progress := s.progress("Reading the declaration")
-	_, sources, diags := config.Lint(*path, given...)
-	progress.stop()
+	_, sources, diags, err := readConfig(ctx, s, config.Lint, *path, given)
+	if err != nil {
+		return err
+	}
 	v := linted{FormatVersion: formatVersion, Diagnostics: describe(diags, sources)}
 	v.ErrorCount, v.WarningCount = countSeverities(v.Diagnostics)
 	switch {

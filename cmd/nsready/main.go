@@ -82,6 +82,43 @@ type streams struct {
 	inspect *inspection // for a command that is to tell its flags and do nothing; else nil
 }
 
+// input is stdin for a command that reads it. It fails when ctx ends.
+func (s *streams) input(ctx context.Context) io.Reader { return &interruptible{ctx, s.stdin} }
+
+type interruptible struct {
+	ctx context.Context
+	in  io.Reader
+}
+
+func (r *interruptible) Read(p []byte) (int, error) {
+	buffer := make([]byte, len(p)) // p is the caller's again when ctx ends
+	var n int
+	var err error
+	if interrupted := await(r.ctx, func() { n, err = r.in.Read(buffer) }); interrupted != nil {
+		return 0, interrupted
+	}
+	return copy(p, buffer[:n]), err
+}
+
+// await does work that cannot be interrupted. When ctx ends before, its error is returned; the work goes on until the process
+// ends, and nothing of it may be looked at.
+func await(ctx context.Context, work func()) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		work()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // exit is an error that says nothing: its command has said all.
 type exit int
 

@@ -63,7 +63,7 @@ Example:
 			return err
 		}
 	}
-	declared, err := loadConfig(s, p.config, p.json, p.variables...)
+	declared, err := loadConfig(ctx, s, p.config, p.json, p.variables)
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ Example:
 	if err != nil {
 		return fmt.Errorf("-run: %w", err)
 	}
-	declared, err := loadConfig(s, *configPath, *asJSON, given...)
+	declared, err := loadConfig(ctx, s, *configPath, *asJSON, given)
 	if err != nil {
 		return err
 	}

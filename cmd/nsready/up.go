@@ -57,7 +57,7 @@ Example:
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	declared, err := loadConfig(s, o.config, asJSON, given...)
+	declared, err := loadConfig(ctx, s, o.config, asJSON, given)
 	if err != nil {
 		return err
 	}
