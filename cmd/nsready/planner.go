@@ -41,7 +41,7 @@ func (p *planner) register(f *flags) {
 // registerLimits registers what any plan has, wherever it comes from.
 func (p *planner) registerLimits(f *flags) {
 	f.Var(&p.failOn, "fail-on", "`CONDITIONS`, separated by commas, on which to exit with 2 and change nothing: "+listed(conditionNames))
-	f.Var(&p.maxDestroy, "max-destroy", "the most objects to destroy: a `NUMBER`, or a percentage of the managed ones, such as 20%\n(default 10, or 5% where that is more)")
+	f.Var(&p.maxDestroy, "max-destroy", maxDestroyUsage)
 	p.look.register(f)
 	f.BoolVar(&p.expand, "expand", false, "show every change, also when many are alike")
 	f.jsonVar(&p.json, "print JSON")
@@ -187,6 +187,8 @@ func (c *conditions) Set(text string) error {
 	}
 	return nil
 }
+
+const maxDestroyUsage = "the most objects to destroy: a `NUMBER`, or a percentage of the managed ones, such as 20%\n(default 10, or 5% where that is more)"
 
 // destroyLimit is the value of -max-destroy.
 type destroyLimit struct {

@@ -37,11 +37,12 @@ func runUp(ctx context.Context, s *streams, args []string) error {
 	var o upOptions
 	var asJSON bool
 	f := newFlags(s, "up [flags]", `Runs the queue, a private PostgreSQL, the collector, the workers and the admin API in one process tree, after it
-applied the declaration. Ctrl-C stores what is in the queue and stops everything.
+applied the declaration, unless that destroys more objects than -max-destroy allows. Ctrl-C stores what is in the queue and
+stops everything.
 
 Example:
   nsready up -config nsready.hcl -simulate`)
-	f.StringVar(&o.config, "config", "nsready.hcl", "the declaration, a `path` to a file or directory")
+	f.StringVar(&o.config, "config", defaultConfig, configUsage)
 	var given variables
 	given.register(f)
 	f.StringVar(&o.data, "data", ".nsready", "`directory` of all that is kept")
@@ -51,6 +52,7 @@ Example:
 	f.StringVar(&o.monitor, "nats-monitor", "127.0.0.1:8222", "`address` of JetStream's monitor")
 	f.StringVar(&o.databaseAddr, "postgres", "127.0.0.1:0", "`address` of the private PostgreSQL")
 	f.Var(&o.queueBytes, "queue-size", "the most that the queue may hold, a `size` such as 10GiB; by default that, or a power of two up to half of the free space")
+	f.Var(&o.maxDestroy, "max-destroy", maxDestroyUsage)
 	f.BoolVar(&o.simulate, "simulate", false, "send plausible values from all declared devices")
 	f.StringVar(&o.readyFile, "ready-file", "", "`file` to write when ready: where everything is, as JSON")
 	f.BoolVar(&asJSON, "json", false, "log as JSON, and print the content of the ready file when ready")
@@ -124,6 +126,7 @@ type upOptions struct {
 	collector, admin, monitor, databaseAddr string
 	mqtt                                    string // "" for none
 	queueBytes                              byteSize
+	maxDestroy                              destroyLimit
 	simulate                                bool
 }
 
@@ -319,6 +322,9 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 	plan := registry.Diff(current, declared)
 	if err := plan.Refusal(); err != nil {
 		return err
+	}
+	if refused := (&planner{maxDestroy: m.options.maxDestroy}).judge(plan); len(refused) > 0 {
+		return fmt.Errorf("the declaration is not applied: %s", refused[0].why)
 	}
 	if plan.Empty() {
 		m.say("%s: no changes, %s", m.options.config, declared)

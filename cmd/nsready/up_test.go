@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nsready/nsready/engine/config"
+	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
 )
 
@@ -357,6 +358,43 @@ func TestUpBeginsAnewWithoutItsDatabase(t *testing.T) {
 	})
 	allow(true)
 	if err := <-began; err != nil {
+		t.Error(err)
+	}
+}
+
+// A declaration that lost most of its objects by mistake is not applied by a start either.
+func TestUpDestroysNoMoreThanApplyDoes(t *testing.T) {
+	m := &machine{database: migrated(t), say: func(string, ...any) {}}
+	load := func(devices int) *registry.Snapshot {
+		t.Helper()
+		text := "customer \"acme\" {\n  project \"mill\" {\n    site \"north\" {\n"
+		for i := range devices {
+			text += fmt.Sprintf("      device \"d%d\" {\n        type = \"meter\"\n      }\n", i)
+		}
+		name := filepath.Join(t.TempDir(), "nsready.hcl")
+		if err := os.WriteFile(name, []byte(text+"    }\n  }\n}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		declared, _, diags := config.Load(name)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		return declared
+	}
+	if err := m.declare(t.Context(), load(20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.declare(t.Context(), load(5)); err == nil || !strings.Contains(err.Error(), "it destroys 15 objects of 23 that are managed") || !strings.Contains(err.Error(), "-max-destroy=15") {
+		t.Errorf("%v", err)
+	}
+	const live = `SELECT count(*) FROM devices WHERE retired_at IS NULL`
+	if n := ask[int](t, m.database, live); n != 20 {
+		t.Errorf("%d devices are left", n)
+	}
+	if err := m.options.maxDestroy.Set("15"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.declare(t.Context(), load(5)); err != nil || ask[int](t, m.database, live) != 5 {
 		t.Error(err)
 	}
 }
