@@ -76,3 +76,15 @@ func approvedArgs(args []string) string {
 	}
 	return strings.Join(list, " ")
 }
+
+// shellQuote makes a shell take s as one word, without quotes where none are needed.
+func shellQuote(s string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=./,:@%+"
+	if s != "" && strings.Trim(s, plain) == "" {
+		return s
+	}
+	return quote(s)
+}
+
+// quote makes a shell take s as one word.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -16,9 +16,6 @@ import (
 	"github.com/nsready/nsready/engine/store"
 )
 
-// exitKept says that a replay ran, and that some of the dead letters stay.
-const exitKept = 2
-
 // dlqCommands are the subcommands of dlq, in the order of its help.
 var dlqCommands = []command{
 	{"ls", "list dead letters, the newest first", runLettersList},
@@ -397,7 +394,7 @@ Example:
 		case failed != nil:
 			return fmt.Errorf("%d replayed, %d kept: %w", r.view.Replayed, r.view.Kept, failed)
 		case err == nil && r.view.Kept > 0:
-			return exit(exitKept)
+			return exit(exitNo)
 		}
 		return err
 	})

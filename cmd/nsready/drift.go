@@ -79,7 +79,7 @@ Example:
 		err = printDrift(s.stdout, v)
 	}
 	if err == nil && len(v.Drift) > 0 {
-		return exit(exitChanges)
+		return exit(exitNo)
 	}
 	return err
 }
@@ -174,11 +174,7 @@ func printDrift(w io.Writer, v driftView) error {
 		fmt.Fprintf(&out, "No drift. What nsready manages is as version %d left it.\n", v.Version)
 	}
 	if n := len(v.Unmanaged); n > 0 {
-		objects := "objects"
-		if n == 1 {
-			objects = "object"
-		}
-		fmt.Fprintf(&out, "\nNote: %d unmanaged %s in the registry, made outside nsready:\n", n, objects)
+		fmt.Fprintf(&out, "\nNote: %s in the registry, made outside nsready:\n", strings.Replace(objects(n), " ", " unmanaged ", 1))
 		for _, a := range v.Unmanaged {
 			fmt.Fprintf(&out, "    %s\n", clean(a.String()))
 		}

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agext/levenshtein"
-
 	"github.com/nsready/nsready/engine/config"
 	"github.com/nsready/nsready/engine/ingest"
 	"github.com/nsready/nsready/engine/mqtt"
@@ -183,11 +181,15 @@ func explain(code string) ([]explanation, error) {
 		return found, nil
 	}
 	hint := "'nsready explain -all' lists them."
-	best := 3 // edits; what is further away was not meant
-	for _, e := range all {
-		if d := levenshtein.Distance(strings.ToLower(code), strings.ToLower(e.Code), nil); d < best {
-			best, hint = d, fmt.Sprintf("Did you mean %q?", e.Code)
+	codes := func(yield func(string) bool) {
+		for _, e := range all {
+			if !yield(e.Code) {
+				return
+			}
 		}
+	}
+	if best := nearest(code, codes); best != "" {
+		hint = fmt.Sprintf("Did you mean %q?", best)
 	}
 	return nil, fmt.Errorf("there is no code %q. %s", code, hint)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -173,15 +172,15 @@ func formatFile(ctx context.Context, s *streams, name string, check, diff bool) 
 	if name == "-" || check {
 		return r, nil
 	}
-	if err := replaceFile(name, text); err != nil {
+	if err := rewriteFile(name, text); err != nil {
 		return r, fmt.Errorf("rewriting %s: %w", name, err)
 	}
 	return r, nil
 }
 
-// replaceFile gives a file new content in one step. Its mode stays, and its owner where we may set that; a symbolic link
+// rewriteFile gives a file new content in one step. Its mode stays, and its owner where we may set that; a symbolic link
 // stays one.
-func replaceFile(name string, content []byte) (err error) {
+func rewriteFile(name string, content []byte) error {
 	path, err := filepath.EvalSymlinks(name)
 	if err != nil {
 		return err
@@ -190,27 +189,14 @@ func replaceFile(name string, content []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
+	return replaceFile(path, func(f *os.File) error {
+		_, err := f.Write(content)
+		if owner, ok := info.Sys().(*syscall.Stat_t); err == nil && ok && os.Geteuid() == 0 {
+			err = f.Chown(int(owner.Uid), int(owner.Gid))
 		}
-	}()
-	_, err = f.Write(content)
-	if owner, ok := info.Sys().(*syscall.Stat_t); err == nil && ok && os.Geteuid() == 0 {
-		err = f.Chown(int(owner.Uid), int(owner.Gid))
-	}
-	if err == nil {
-		err = f.Chmod(info.Mode().Perm())
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
+		if err == nil {
+			err = f.Chmod(info.Mode().Perm())
+		}
 		return err
-	}
-	return os.Rename(f.Name(), path)
+	})
 }

@@ -11,9 +11,6 @@ import (
 	"time"
 )
 
-// exitUnwell says that the service answers, and that it is not well.
-const exitUnwell = 2
-
 // healthView is what health -json prints.
 type healthView struct {
 	FormatVersion string          `json:"format_version"`
@@ -67,7 +64,7 @@ Example:
 		err = printHealth(s.stdout, v)
 	}
 	if err == nil && !v.Ok {
-		return exit(exitUnwell)
+		return exit(exitNo)
 	}
 	return err
 }

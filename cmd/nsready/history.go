@@ -264,7 +264,7 @@ Example:
 		err = printDiff(s.stdout, v, *expand)
 	}
 	if err == nil && len(v.Changes) > 0 {
-		return exit(exitChanges)
+		return exit(exitNo)
 	}
 	return err
 }

@@ -206,7 +206,7 @@ func (o *importOptions) read(ctx context.Context, s *streams, db *store.Store, l
 	case err != nil:
 		return err
 	case v.Summary.Bad > 0:
-		return exit(exitChanges)
+		return exit(exitNo)
 	}
 	return nil
 }

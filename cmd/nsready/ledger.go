@@ -18,9 +18,6 @@ import (
 	"github.com/nsready/nsready/engine/telemetry"
 )
 
-// exitImbalanced says that the ledger was read, and that it does not account for every event.
-const exitImbalanced = 2
-
 // ledgerView is what ledger -json prints.
 type ledgerView struct {
 	FormatVersion string        `json:"format_version"`
@@ -86,7 +83,7 @@ Example:
 		err = printLedger(s.stdout, v, *by == "hour", unknown)
 	}
 	if err == nil && !v.Balanced {
-		return exit(exitImbalanced)
+		return exit(exitNo)
 	}
 	return err
 }

@@ -67,7 +67,7 @@ Example:
 	case v.ErrorCount > 0:
 		return exit(exitFailed)
 	case v.WarningCount > 0 && *failOn == "warning":
-		return exit(exitChanges)
+		return exit(exitNo)
 	}
 	return nil
 }

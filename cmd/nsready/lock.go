@@ -13,9 +13,6 @@ import (
 	"github.com/nsready/nsready/engine/store"
 )
 
-// exitLocked says that the lock was looked at, and that somebody holds it.
-const exitLocked = 2
-
 // locking is how a command that writes the registry takes its lock.
 type locking struct {
 	wait, lease time.Duration
@@ -185,7 +182,7 @@ Example:
 		_, err = fmt.Fprintf(s.stdout, "The registry is locked:\n\n%s", describeLock(l))
 	}
 	if err == nil && l != nil {
-		return exit(exitLocked)
+		return exit(exitNo)
 	}
 	return err
 }

@@ -18,10 +18,10 @@ import (
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
-// Exit codes. A command whose question has an answer that is "no" or "changed" exits with 2.
+// Exit codes.
 const (
-	exitFailed      = 1
-	exitChanges     = 2
+	exitFailed      = 1 // it could not be done
+	exitNo          = 2 // it was done, and the answer is no, or that there are changes
 	exitInterrupted = 130
 )
 

@@ -111,7 +111,7 @@ Example:
 	case len(refused) > 0:
 		return refuse(s, refused)
 	case *detailed && !v.Empty():
-		return exit(exitChanges)
+		return exit(exitNo)
 	}
 	return nil
 }

@@ -262,7 +262,7 @@ func refuse(s *streams, list []veto) error {
 			return err
 		}
 	}
-	return exit(exitChanges)
+	return exit(exitNo)
 }
 
 // failedOn returns the conditions of vetoes.

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
-	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
 )
 
@@ -85,7 +82,7 @@ func (p *planner) planRollback(ctx context.Context, s *streams, db *store.Store,
 	if err != nil {
 		return v, err
 	}
-	if owner, err = ownerOf(owner, state, live); err != nil {
+	if owner, err = chooseOwner(owner, state, live); err != nil {
 		return v, err
 	}
 	desired := state.Of(owner)
@@ -96,25 +93,4 @@ func (p *planner) planRollback(ctx context.Context, s *streams, db *store.Store,
 	}
 	desired.ReleaseAdopted(live, adopted)
 	return p.compare(ctx, db, live, desired, progress)
-}
-
-// ownerOf returns the declaration whose objects are rolled back: the named one, or the only one that there is.
-func ownerOf(name string, states ...*registry.Snapshot) (string, error) {
-	var owners []string
-	for _, s := range states {
-		owners = append(owners, s.Owners()...)
-	}
-	slices.Sort(owners)
-	owners = slices.Compact(owners)
-	switch {
-	case name != "" && !slices.Contains(owners, name):
-		return "", fmt.Errorf("-declaration: no declaration %q manages anything, now or then; there is %s", name, strings.Join(owners, ", "))
-	case name != "":
-		return name, nil
-	case len(owners) == 0:
-		return registry.DefaultOwner, nil
-	case len(owners) > 1:
-		return "", fmt.Errorf("several declarations manage the registry: %s. Say which to roll back with -declaration NAME", strings.Join(owners, ", "))
-	}
-	return owners[0], nil
 }

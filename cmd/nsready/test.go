@@ -127,7 +127,7 @@ Example:
 		err = printTests(s, v, *verbose)
 	}
 	if err == nil && v.Failed > 0 {
-		return exit(exitChanges)
+		return exit(exitNo)
 	}
 	return err
 }

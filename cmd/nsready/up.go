@@ -371,23 +371,6 @@ func secret(path, variable string) (string, error) {
 	return token, nil
 }
 
-// writeFile replaces a file in one step; only its owner may read it.
-func writeFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close()) // a power cut leaves the old content or the new
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
-}
-
 func (m *machine) ready() ready {
 	a := m.engine.Load().Addresses()
 	r := ready{
@@ -408,9 +391,6 @@ func (m *machine) readyFiles() []string {
 	}
 	return files
 }
-
-// quote makes a shell take s as one word.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // announce writes the ready files and says where everything is.
 func (m *machine) announce(stdout io.Writer, asJSON bool) error {
