@@ -13,6 +13,7 @@ import (
 
 	"github.com/nsready/nsready/engine/impact"
 	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/sheet"
 	"github.com/nsready/nsready/engine/store"
 )
 
@@ -142,6 +143,34 @@ func TestPlanJSONSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	explained(t, string(doc), document)
+}
+
+// docs/json.md explains every member of what the other commands print.
+func TestJSONIsExplained(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/json.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []any{
+		&validation{}, &linted{}, &testReport{}, &formatting{}, &explanations{}, &exportView{}, &importView{}, &sheet.Row{}, &driftView{}, &historyView{},
+		&versionView{}, &objectView{}, &diffView{}, &lockView{}, &build{}, &failure{},
+	} {
+		fill(reflect.ValueOf(v).Elem())
+		text, err := json.Marshal(v)
+		var document map[string]any
+		if err == nil {
+			err = json.Unmarshal(text, &document)
+		}
+		if err != nil {
+			t.Fatalf("%T: %v", v, err)
+		}
+		for _, plans := range []string{"changes", "summary"} {
+			if _, ok := v.(*diffView); ok || plans == "changes" {
+				delete(document, plans) // the page of plans has it
+			}
+		}
+		explained(t, string(doc), document)
+	}
 }
 
 // fill gives every field of a value something, so that none is left out of its JSON.

@@ -29,7 +29,10 @@ Example:
 	}
 	b := thisBuild()
 	if *asJSON {
-		return writeJSON(s.stdout, b)
+		return writeJSON(s.stdout, struct {
+			FormatVersion string `json:"format_version"`
+			build
+		}{formatVersion, b})
 	}
 	text := "nsready " + b.Version
 	if b.Revision != "" {
