@@ -77,9 +77,11 @@ Example:
 		return err
 	}
 	refused := p.judge(v.Plan)
-	unlimited := p.maxDestroy.text == "" && slices.ContainsFunc(refused, func(r veto) bool { return r.condition == "max-destroy" })
+	overLimit := func(r veto) bool { return r.condition == "max-destroy" }
+	tooMany := slices.ContainsFunc(refused, overLimit)
+	unlimited := tooMany && p.maxDestroy.text == ""
 	if unlimited { // what is usual binds apply alone
-		refused = refused[:len(refused)-1]
+		refused = slices.DeleteFunc(refused, overLimit)
 	}
 	if v.Refusal() != nil {
 		refused = append(refused, veto{"refused", "apply would refuse it as a whole, for what protects or owns its objects"})
@@ -102,7 +104,7 @@ Example:
 			_, err = fmt.Fprintf(s.stdout, "\nNote: apply refuses to destroy so many objects, unless it is told -max-destroy=%d.\n", v.Summary.Destroy)
 		}
 		if err == nil && v.Saved != nil {
-			err = printSaved(s.stdout, *out, v.Refusal() == nil)
+			err = printSaved(s.stdout, v, p.arguments(), tooMany)
 		}
 	}
 	switch {
@@ -116,13 +118,18 @@ Example:
 	return nil
 }
 
-// printSaved says where a plan was saved, and what to do with it when apply takes it.
-func printSaved(w io.Writer, name string, applicable bool) error {
+// printSaved says where a plan was saved, and what to do with it when apply takes it: for a shell, with the arguments that name
+// the database, and, if need be, leave to destroy too many.
+func printSaved(w io.Writer, v planView, database string, tooMany bool) error {
 	hint := "."
-	if applicable && !automated() {
-		hint = fmt.Sprintf(". To make exactly these changes, run:\n\n  nsready apply %s", shellQuote(name))
+	if v.Refusal() == nil && !automated() {
+		leave := database
+		if tooMany {
+			leave += fmt.Sprintf("-max-destroy=%d ", v.Summary.Destroy)
+		}
+		hint = fmt.Sprintf(". To make exactly these changes, run:\n\n  nsready apply %s%s", leave, shellQuote(v.Saved.File))
 	}
-	_, err := fmt.Fprintf(w, "\nThe plan is saved in %s%s\n", clean(name), hint)
+	_, err := fmt.Fprintf(w, "\nThe plan is saved in %s%s\n", clean(v.Saved.File), hint)
 	return err
 }
 
