@@ -57,8 +57,11 @@ Example:
 	// The lock comes first: what is shown is what is applied.
 	err = p.locks.hold(ctx, s, &p.target, db, "apply", func(ctx context.Context, lock *store.Lock) error {
 		a, err := p.propose(ctx, s, db, declared)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case a.Empty() && !a.unsettled:
+			return p.end(s, a)
 		}
 		return p.execute(ctx, s, lock, a, p.why.of(p.config))
 	})
@@ -202,9 +205,6 @@ func (p *planner) present(s *streams, a *applyView) error {
 
 // execute applies a plan and reports the outcome. One without changes may still have to record what was done by hand.
 func (p *planner) execute(ctx context.Context, s *streams, lock *store.Lock, a *applyView, by store.Author) error {
-	if a.Empty() && !a.unsettled {
-		return p.end(s, a)
-	}
 	version, err := applyPlan(ctx, s, lock, "Applying", a.Plan, by)
 	if err != nil {
 		return err
