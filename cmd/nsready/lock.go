@@ -44,11 +44,11 @@ func (l *locking) hold(ctx context.Context, s *streams, t *target, db *store.Sto
 	}()
 	err = work(working, lock)
 	stop()
-	switch lost := <-lost; {
-	case lost != nil && err != nil:
+	if lost := <-lost; lost != nil {
+		if said := exit(0); err == nil || errors.As(err, &said) { // the work was done before, or has told its end
+			return err
+		}
 		return lost
-	case lost != nil:
-		return nil // the work was done before
 	}
 	if e := lock.Release(ctx); e != nil {
 		fmt.Fprintln(s.stderr, "Warning:", e)
