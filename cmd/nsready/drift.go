@@ -175,9 +175,7 @@ func printDrift(w io.Writer, v driftView) error {
 	}
 	if n := len(v.Unmanaged); n > 0 {
 		fmt.Fprintf(&out, "\nNote: %s in the registry, made outside nsready:\n", strings.Replace(objects(n), " ", " unmanaged ", 1))
-		for _, a := range v.Unmanaged {
-			fmt.Fprintf(&out, "    %s\n", clean(a.String()))
-		}
+		printAddresses(&out, v.Unmanaged)
 	}
 	_, err := w.Write(out.Bytes())
 	return err

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -219,6 +221,23 @@ func explained(t *testing.T, doc string, v any) {
 	case []any:
 		for _, element := range v {
 			explained(t, doc, element)
+		}
+	}
+}
+
+// What nobody manages may be a whole estate: it is not listed to the end on a terminal.
+func TestUnmanagedObjectsAreCut(t *testing.T) {
+	var list []registry.Address
+	for i := range 1030 {
+		list = append(list, registry.NewAddress(registry.KindCustomer, fmt.Sprint("c", i)))
+	}
+	var plan, drift bytes.Buffer
+	if err := errors.Join(printPlan(&plan, viewPlan(&registry.Plan{BaseVersion: 1, Unmanaged: list}), false), printDrift(&drift, driftView{Unmanaged: list})); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{plan.String(), drift.String()} {
+		if strings.Count(text, "customer.c") != maxListed || !strings.Contains(text, "    and 1,010 more; -json lists all\n") {
+			t.Errorf("%.3000s", text)
 		}
 	}
 }
