@@ -148,7 +148,7 @@ func TestApplyKilledAtEachStep(t *testing.T) {
 		case code != 0 && code != -1:
 			t.Errorf("%s: ended with %d: %s", point, code, said)
 		}
-		want := map[bool]int{true: 0, false: exitChanges}[done]
+		want := map[bool]int{true: 0, false: exitNo}[done]
 		if code, said := run("", "plan", "-detailed-exitcode", "-config", paths[to]); code != want {
 			t.Errorf("%s: plan afterwards ends with %d, want %d: %s", point, code, want, said)
 		}

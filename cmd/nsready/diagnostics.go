@@ -2,9 +2,8 @@ package main
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -100,10 +99,21 @@ func printDiagnostics(w io.Writer, list []diagnostic) error {
 	return err
 }
 
+// maxAlike is how many diagnostics are shown to people that have the same code, or, without one, the same summary.
+const maxAlike = 20
+
 func renderDiagnostics(paint func(color, string) string, list []diagnostic) []byte {
 	var out bytes.Buffer
-	for i, d := range list {
-		if i > 0 {
+	alike, shown := map[string]int{}, map[string]int{}
+	for _, d := range list {
+		alike[d.likeness()]++
+	}
+	for _, d := range list {
+		like := d.likeness()
+		if shown[like]++; shown[like] > maxAlike {
+			continue
+		}
+		if out.Len() > 0 {
 			out.WriteByte('\n')
 		}
 		if d.Filename != "" {
@@ -123,9 +133,15 @@ func renderDiagnostics(paint func(color, string) string, list []diagnostic) []by
 		if d.Detail != "" {
 			fmt.Fprintf(&out, "\n%s\n", d.Detail)
 		}
+		if more := alike[like] - maxAlike; more > 0 && shown[like] == maxAlike {
+			fmt.Fprintf(&out, "\n… and %s more like it (-json lists all)\n", grouped(more))
+		}
 	}
 	return out.Bytes()
 }
+
+// likeness is what diagnostics have in common of which only the first are shown.
+func (d *diagnostic) likeness() string { return d.Severity + cmp.Or(d.Code, d.Summary) }
 
 // countSeverities counts errors and warnings.
 func countSeverities(list []diagnostic) (errors, warnings int) {
@@ -235,18 +251,4 @@ func writeJSON(w io.Writer, v any) error {
 type failure struct {
 	FormatVersion string       `json:"format_version"`
 	Diagnostics   []diagnostic `json:"diagnostics"`
-}
-
-// reportJSON turns an error that was not reported yet into a JSON document.
-func reportJSON(w io.Writer, err error) error {
-	if reported := exit(0); err == nil || errors.As(err, &reported) {
-		return err
-	}
-	if err := writeJSON(w, failure{formatVersion, []diagnostic{{Severity: "error", Summary: err.Error()}}}); err != nil {
-		return err
-	}
-	if errors.Is(err, context.Canceled) {
-		return exit(exitInterrupted)
-	}
-	return exit(exitFailed)
 }

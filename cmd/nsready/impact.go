@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/nsready/nsready/engine/impact"
@@ -60,7 +59,7 @@ func (o *impactOptions) assess(ctx context.Context, t *target, db *store.Store, 
 		return nil, err
 	}
 	options := impact.Options{Now: now, Backtest: now.Sub(from), Limit: o.limit, Disk: int64(o.disk), DiskSource: "-disk"}
-	if options.Disk == 0 && t.databaseURL == "" && os.Getenv("DATABASE_URL") == "" {
+	if options.Disk == 0 && t.url() == "" {
 		if free, err := stream.FreeSpace(t.data); err == nil {
 			options.Disk, options.Free, options.DiskSource = free, true, "with the free space of "+t.data
 		}

@@ -18,10 +18,10 @@ import (
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
-// Exit codes. A command whose question has an answer that is "no" or "changed" exits with 2.
+// Exit codes.
 const (
-	exitFailed      = 1
-	exitChanges     = 2
+	exitFailed      = 1 // it could not be done
+	exitNo          = 2 // it was done, and the answer is no, or that there are changes
 	exitInterrupted = 130
 )
 
@@ -77,7 +77,46 @@ type streams struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
+	json    *bool       // whether errors go to stdout, as JSON; nil for a command that does not have that
+	target  *target     // the database that the flags name; nil for a command that needs none
 	inspect *inspection // for a command that is to tell its flags and do nothing; else nil
+}
+
+// input is stdin for a command that reads it. It fails when ctx ends.
+func (s *streams) input(ctx context.Context) io.Reader { return &interruptible{ctx, s.stdin} }
+
+type interruptible struct {
+	ctx context.Context
+	in  io.Reader
+}
+
+func (r *interruptible) Read(p []byte) (int, error) {
+	buffer := make([]byte, len(p)) // p is the caller's again when ctx ends
+	var n int
+	var err error
+	if interrupted := await(r.ctx, func() { n, err = r.in.Read(buffer) }); interrupted != nil {
+		return 0, interrupted
+	}
+	return copy(p, buffer[:n]), err
+}
+
+// await does work that cannot be interrupted. When ctx ends before, its error is returned; the work goes on until the process
+// ends, and nothing of it may be looked at.
+func await(ctx context.Context, work func()) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		work()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // exit is an error that says nothing: its command has said all.
@@ -89,18 +128,29 @@ func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, interrupted, stop := cancelOnInterrupt(ctx)
 	defer stop()
-	err := dispatch(ctx, &streams{stdin: stdin, stdout: stdout, stderr: stderr}, args)
+	s := &streams{stdin: stdin, stdout: stdout, stderr: stderr}
+	err := dispatch(ctx, s, args)
+	if s.target != nil {
+		err = s.target.advise(err)
+	}
 	var code exit
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &code):
 		return int(code)
+	case s.json != nil && *s.json:
+		if e := writeJSON(stdout, failure{formatVersion, []diagnostic{{Severity: "error", Summary: err.Error()}}}); e != nil {
+			fmt.Fprintln(stderr, "Error:", e)
+		}
 	case interrupted():
 		fmt.Fprintln(stderr, "Interrupted.")
+	default:
+		fmt.Fprintln(stderr, "Error:", err)
+	}
+	if interrupted() {
 		return exitInterrupted
 	}
-	fmt.Fprintln(stderr, "Error:", err)
 	return exitFailed
 }
 
@@ -226,7 +276,7 @@ type flags struct {
 	*flag.FlagSet
 	usage, about string
 	help         func()
-	inspect      *inspection
+	streams      *streams
 }
 
 // commandName is the words of a usage that name the command: "dlq show" of "dlq show [flags] ID".
@@ -242,7 +292,7 @@ func commandName(usage string) string {
 
 // newFlags begins the command line of a command. usage is what follows "nsready"; help ends with an example.
 func newFlags(s *streams, usage, help string) *flags {
-	f := &flags{FlagSet: flag.NewFlagSet(commandName(usage), flag.ContinueOnError), usage: usage, about: help, inspect: s.inspect}
+	f := &flags{FlagSet: flag.NewFlagSet(commandName(usage), flag.ContinueOnError), usage: usage, about: help, streams: s}
 	f.SetOutput(io.Discard)
 	f.Usage = func() {} // would be called for mistakes too
 	f.BoolFunc("no-color", "print no colors, like NO_COLOR=1", func(value string) error {
@@ -261,11 +311,23 @@ func newFlags(s *streams, usage, help string) *flags {
 	return f
 }
 
+// json registers -json of a command whose only output it makes one JSON document on stdout, of its errors too.
+func (f *flags) json(usage string) *bool {
+	on := new(bool)
+	f.jsonVar(on, usage)
+	return on
+}
+
+func (f *flags) jsonVar(on *bool, usage string) {
+	f.BoolVar(on, "json", false, usage)
+	f.streams.json = on
+}
+
 // parse reads the command line and returns the arguments that are no flags, of which there may be up to most.
 // It returns errHelp when the help was wanted, which it has printed, or when the flags were only to be told.
 func (f *flags) parse(args []string, most int) (rest []string, err error) {
-	if f.inspect != nil {
-		f.inspect.flags(f)
+	if f.streams.inspect != nil {
+		f.streams.inspect.flags(f)
 		return nil, errHelp
 	}
 	for len(args) > 0 {
@@ -273,6 +335,9 @@ func (f *flags) parse(args []string, most int) (rest []string, err error) {
 			if errors.Is(err, flag.ErrHelp) {
 				f.help()
 				return nil, errHelp
+			}
+			if behind := slices.ContainsFunc(args, func(a string) bool { return a == "-json" || a == "--json" }); behind && f.streams.json != nil {
+				*f.streams.json = true // the mistake may stand before it
 			}
 			return nil, fmt.Errorf("%w\n'nsready %s -help' lists the flags.", err, f.Name())
 		}

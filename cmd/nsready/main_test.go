@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -294,5 +295,54 @@ func TestInterruptWhileAsking(t *testing.T) {
 	s.until(t, "Interrupted.")
 	if code := s.exitCode(t); code != 130 {
 		t.Errorf("exit code %d, want 130", code)
+	}
+}
+
+// asked is an input that nobody writes to. It calls read when it is read from.
+type asked struct {
+	read func()
+	end  chan struct{}
+}
+
+func (a asked) Read([]byte) (int, error) {
+	a.read()
+	<-a.end
+	return 0, io.EOF
+}
+
+func TestInterruptWhileStandardInputIsRead(t *testing.T) {
+	url := migrated(t)
+	for _, args := range [][]string{
+		{"fmt", "-"},
+		{"import", "registry", "-", "-database-url", url},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		in := asked{cancel, make(chan struct{})}
+		ended := make(chan int, 1)
+		var out lockedBuffer
+		go func() { ended <- run(ctx, args, in, &out, &out) }()
+		select {
+		case code := <-ended:
+			if code == 0 || !strings.Contains(out.String(), "canceled") {
+				t.Errorf("%v exits with %d: %s", args, code, out.String())
+			}
+		case <-time.After(20 * time.Second):
+			t.Errorf("%v goes on after an interrupt", args)
+		}
+		close(in.end)
+	}
+	if !ask[bool](t, url, `SELECT `+free) {
+		t.Error("the registry is still locked")
+	}
+}
+
+func TestInterruptWhileADeclarationIsRead(t *testing.T) {
+	for _, command := range []string{"validate", "lint"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		var out bytes.Buffer
+		if code := run(ctx, []string{command, "-config", "../../nsready.hcl"}, strings.NewReader(""), &out, &out); code == 0 {
+			t.Errorf("%s says: %s", command, out.String())
+		}
 	}
 }

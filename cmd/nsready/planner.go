@@ -16,17 +16,20 @@ import (
 	"github.com/nsready/nsready/engine/store"
 )
 
-// planner is what plan and apply share: the way to a plan, and what it must not do.
+// planner is what plan, apply and rollback share: the way to a plan, and what it must not do.
 type planner struct {
 	target
 	only       addressList // -target
 	failOn     conditions
 	maxDestroy destroyLimit
 	look       impactOptions
-	locks      locking  // of apply
-	why        occasion // of apply and rollback
 	expand     bool
 	json       bool
+
+	// Of apply and rollback, which execute the plan.
+	locks locking
+	why   occasion
+	ask   approval
 }
 
 func (p *planner) register(f *flags) {
@@ -38,10 +41,17 @@ func (p *planner) register(f *flags) {
 // registerLimits registers what any plan has, wherever it comes from.
 func (p *planner) registerLimits(f *flags) {
 	f.Var(&p.failOn, "fail-on", "`CONDITIONS`, separated by commas, on which to exit with 2 and change nothing: "+listed(conditionNames))
-	f.Var(&p.maxDestroy, "max-destroy", "the most objects to destroy: a `NUMBER`, or a percentage of the managed ones, such as 20%\n(default 10, or 5% where that is more)")
+	f.Var(&p.maxDestroy, "max-destroy", maxDestroyUsage)
 	p.look.register(f)
 	f.BoolVar(&p.expand, "expand", false, "show every change, also when many are alike")
-	f.BoolVar(&p.json, "json", false, "print JSON")
+	f.jsonVar(&p.json, "print JSON")
+}
+
+// registerExecution registers what a command has that executes its plan. args are those of the command.
+func (p *planner) registerExecution(f *flags, args []string) {
+	p.locks.register(f)
+	p.why.register(f)
+	p.ask.register(f, args)
 }
 
 // check refuses flags that make no sense, or none together.
@@ -178,6 +188,8 @@ func (c *conditions) Set(text string) error {
 	return nil
 }
 
+const maxDestroyUsage = "the most objects to destroy: a `NUMBER`, or a percentage of the managed ones, such as 20%\n(default 10, or 5% where that is more)"
+
 // destroyLimit is the value of -max-destroy.
 type destroyLimit struct {
 	text    string // "" when it was not given
@@ -250,7 +262,7 @@ func refuse(s *streams, list []veto) error {
 			return err
 		}
 	}
-	return exit(exitChanges)
+	return exit(exitNo)
 }
 
 // failedOn returns the conditions of vetoes.

@@ -114,12 +114,7 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 			are = "is"
 		}
 		fmt.Fprintf(&out, "\nNote: %s in the registry, made outside nsready, %s left alone:\n", strings.Replace(objects(n), " ", " unmanaged ", 1), are)
-		for _, a := range v.Unmanaged[:min(n, maxListed)] {
-			fmt.Fprintf(&out, "    %s\n", clean(a.String()))
-		}
-		if n > maxListed {
-			fmt.Fprintf(&out, "    and %d more\n", n-maxListed)
-		}
+		printAddresses(&out, v.Unmanaged)
 	}
 	if v.Targets != nil {
 		fmt.Fprintf(&out, "\n%s: -target is in effect, and the plan is partial: the rest of the declaration is not looked at, and may still differ\n"+
@@ -127,6 +122,21 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 	}
 	_, err := w.Write(out.Bytes())
 	return err
+}
+
+// printAddresses lists the first addresses of many.
+func printAddresses(out *bytes.Buffer, list []registry.Address) {
+	for _, a := range list[:min(len(list), maxListed)] {
+		fmt.Fprintf(out, "    %s\n", clean(a.String()))
+	}
+	printMore(out, len(list)-maxListed)
+}
+
+// printMore says how many of a list are not shown, if any.
+func printMore(out *bytes.Buffer, n int) {
+	if n > 0 {
+		fmt.Fprintf(out, "    and %s more; -json lists all\n", grouped(n))
+	}
 }
 
 // printOwnership says what keeps a plan from being applied, and whose objects it leaves alone.
@@ -139,9 +149,7 @@ func printOwnership(out *bytes.Buffer, paint func(color, string) string, plan *r
 		for i := range min(n, maxListed) {
 			fmt.Fprintf(out, "    %s\n", line(i))
 		}
-		if n > maxListed {
-			fmt.Fprintf(out, "    and %d more\n", n-maxListed)
-		}
+		printMore(out, n-maxListed)
 	}
 	refused := paint(red, "This plan cannot be applied")
 	list(refused+": another declaration manages what this one declares", len(plan.Conflicts), func(i int) string {

@@ -19,7 +19,7 @@ Example:
 	var t target
 	t.registerDatabase(f)
 	state := f.Bool("state", false, "show the whole state of a version, not its changes")
-	asJSON := f.Bool("json", false, "print JSON")
+	asJSON := f.json("print JSON")
 	expand := f.Bool("expand", false, "show every change, also when many are alike")
 	rest, err := f.parse(args, 1)
 	if err != nil {
@@ -29,14 +29,9 @@ Example:
 		return errors.New("show what? Name a version or a saved plan: nsready show REV, or nsready show FILE")
 	}
 	if version, ok := parseVersion(rest[0]); ok {
-		err = t.showVersion(ctx, s, version, *state, *expand, *asJSON)
-	} else {
-		err = showPlan(s, rest[0], *asJSON, *expand)
+		return t.showVersion(ctx, s, version, *state, *expand, *asJSON)
 	}
-	if *asJSON {
-		return reportJSON(s.stdout, err)
-	}
-	return err
+	return showPlan(s, rest[0], *asJSON, *expand)
 }
 
 // showPlan prints a saved plan.

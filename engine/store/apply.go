@@ -148,15 +148,13 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 		if err := tx.QueryRow(ctx, `SELECT revision, registry_id FROM registry_state FOR UPDATE`).Scan(&revision, &id); err != nil {
 			return fmt.Errorf("reading the registry's revision: %w", err)
 		}
-		if id != plan.Registry {
-			return ErrOtherRegistry
-		}
 		last, err := readLastVersion(ctx, tx)
 		if err != nil {
 			return fmt.Errorf("reading the registry's version: %w", err)
 		}
-		if version = last.version; revision != plan.BaseRevision || version != plan.BaseVersion {
-			return &ErrStale{BaseVersion: plan.BaseVersion, BaseRevision: plan.BaseRevision, Version: version, Revision: revision}
+		version = last.version
+		if err := checkBase(plan, id, version, revision); err != nil {
+			return err
 		}
 		if plan.Empty() && (version == 0 || revision == last.settled) {
 			return nil
@@ -185,6 +183,33 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 		failpoint.Hit("store.plan-committed")
 	}
 	return version, err
+}
+
+// CheckBase returns nil when a plan was made from the registry as it is now, and else the *ErrStale or ErrOtherRegistry with
+// which Apply refuses it. A database without tables yields ErrNoSchema.
+func (s *Store) CheckBase(ctx context.Context, plan *registry.Plan) error {
+	var id uuid.UUID
+	var version, revision int64
+	err := s.pool.QueryRow(ctx, `SELECT registry_id, revision, (SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL)
+		FROM registry_state`).Scan(&id, &revision, &version)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return errNoState()
+	case err != nil:
+		return fmt.Errorf("reading the registry's version: %w", s.schemaError(ctx, err))
+	}
+	return checkBase(plan, id, version, revision)
+}
+
+// checkBase compares what a plan was made from with the registry.
+func checkBase(plan *registry.Plan, id uuid.UUID, version, revision int64) error {
+	switch {
+	case id != plan.Registry:
+		return ErrOtherRegistry
+	case revision != plan.BaseRevision || version != plan.BaseVersion:
+		return &ErrStale{BaseVersion: plan.BaseVersion, BaseRevision: plan.BaseRevision, Version: version, Revision: revision}
+	}
+	return nil
 }
 
 // execute makes the plan's changes: deletes, releases and purges, children first, then the rest, parents first; all of a kind at once.

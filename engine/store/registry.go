@@ -23,7 +23,7 @@ import (
 )
 
 // ErrNoSchema says that the database was never migrated.
-var ErrNoSchema = errors.New("the database has no registry yet")
+var ErrNoSchema = errors.New("the database has no registry yet: the first 'nsready apply' or 'nsready up' makes it")
 
 // LoadRegistry reads the whole registry as it is at one moment: retired and unmanaged objects too.
 // Addresses follow from names. A parameter template whose key names no project has its whole key as its path.
@@ -68,8 +68,9 @@ func loadRegistry(ctx context.Context, tx pgx.Tx) (*registry.Snapshot, error) {
 
 // UnreadableError says that the registry is there and cannot be read. Its text holds nothing that is secret.
 type UnreadableError struct {
-	Table  string // "" when it is the schema as a whole
-	Reason string
+	Table    string // "" when it is the schema as a whole
+	Reason   string
+	Outdated bool // the schema is older than this program, and Migrate brings it up to date
 }
 
 func (e *UnreadableError) Error() string {
