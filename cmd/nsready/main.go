@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -144,6 +145,9 @@ func dispatch(ctx context.Context, s *streams, args []string) error {
 		printHelp(s.stderr)
 		return exit(exitFailed)
 	}
+	if err := checkArgsVariables(); err != nil {
+		return err
+	}
 	name, args := args[0], args[1:]
 	switch name {
 	case "-h", "-help", "--help", "help":
@@ -160,18 +164,21 @@ func dispatch(ctx context.Context, s *streams, args []string) error {
 			return c.run(ctx, s, args)
 		}
 	}
-	names := func(yield func(string) bool) {
-		for _, c := range commands {
+	hint := "'nsready help' lists the commands."
+	if best := nearest(name, namesOf(commands)); best != "" {
+		hint = fmt.Sprintf("Did you mean %q?", best)
+	}
+	return fmt.Errorf("there is no command %q. %s", name, hint)
+}
+
+func namesOf(list []command) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, c := range list {
 			if !yield(c.name) {
 				return
 			}
 		}
 	}
-	hint := "'nsready help' lists the commands."
-	if best := nearest(name, names); best != "" {
-		hint = fmt.Sprintf("Did you mean %q?", best)
-	}
-	return fmt.Errorf("there is no command %q. %s", name, hint)
 }
 
 // runSub runs a subcommand of a command that has nothing but those. about says what they are for.
@@ -205,7 +212,11 @@ func runSub(ctx context.Context, s *streams, args []string, of, about, example s
 			return c.run(ctx, s, args)
 		}
 	}
-	return fmt.Errorf("there is no command \"%s %s\". 'nsready %s -help' lists those there are.", of, name, of)
+	hint := fmt.Sprintf("'nsready %s -help' lists those there are.", of)
+	if best := nearest(name, namesOf(list)); best != "" {
+		hint = fmt.Sprintf("Did you mean \"%s %s\"?", of, best)
+	}
+	return fmt.Errorf("there is no command \"%s %s\". %s", of, name, hint)
 }
 
 func printHelp(w io.Writer) {
@@ -268,13 +279,12 @@ func (f *flags) parse(args []string, most int) (rest []string, err error) {
 		f.inspect.flags(f)
 		return nil, errHelp
 	}
+	if err := f.parseVariables(); err != nil {
+		return nil, f.mistake(err)
+	}
 	for len(args) > 0 {
 		if err := f.Parse(args); err != nil {
-			if errors.Is(err, flag.ErrHelp) {
-				f.help()
-				return nil, errHelp
-			}
-			return nil, fmt.Errorf("%w\n'nsready %s -help' lists the flags.", err, f.Name())
+			return nil, f.mistake(err)
 		}
 		left := f.Args()
 		if n := len(args) - len(left); n > 0 && args[n-1] == "--" {
@@ -290,6 +300,23 @@ func (f *flags) parse(args []string, most int) (rest []string, err error) {
 		return nil, fmt.Errorf("unexpected argument %q\n'nsready %s -help' shows the usage.", rest[most], f.Name())
 	}
 	return rest, nil
+}
+
+// mistake explains why flags could not be taken, and prints the help when that was wanted.
+func (f *flags) mistake(err error) error {
+	if errors.Is(err, flag.ErrHelp) {
+		f.help()
+		return errHelp
+	}
+	hint := ""
+	if _, name, ok := strings.Cut(err.Error(), "flag provided but not defined: -"); ok {
+		var names []string
+		f.VisitAll(func(known *flag.Flag) { names = append(names, known.Name) })
+		if best := nearest(name, slices.Values(names)); best != "" {
+			hint = fmt.Sprintf(". Did you mean -%s?", best)
+		}
+	}
+	return fmt.Errorf("%w%s\n'nsready %s -help' lists the flags.", err, hint, f.Name())
 }
 
 const errHelp = exit(0)
