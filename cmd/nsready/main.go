@@ -256,7 +256,7 @@ func newFlags(s *streams, usage, help string) *flags {
 	f := &flags{FlagSet: flag.NewFlagSet(commandName(usage), flag.ContinueOnError), usage: usage, about: help, inspect: s.inspect}
 	f.SetOutput(io.Discard)
 	f.Usage = func() {} // would be called for mistakes too
-	f.BoolFunc("no-color", "print no colors, like NO_COLOR=1", func(value string) error {
+	f.BoolFunc("no-color", "print no colors, like NO_COLOR=1; CLICOLOR_FORCE=1 prints them without a terminal, too", func(value string) error {
 		on, err := strconv.ParseBool(value)
 		if err == nil && on {
 			err = os.Setenv("NO_COLOR", "1") // painter looks there
@@ -264,7 +264,7 @@ func newFlags(s *streams, usage, help string) *flags {
 		return err
 	})
 	f.help = func() {
-		fmt.Fprintf(s.stdout, "Usage: nsready %s\n\n%s\n", usage, strings.TrimSpace(help))
+		fmt.Fprintf(s.stdout, "%s", legible(fmt.Appendf(nil, "Usage: nsready %s\n\n%s\n", usage, strings.TrimSpace(help))))
 		fmt.Fprint(s.stdout, "\nFlags:\n")
 		f.SetOutput(s.stdout)
 		f.PrintDefaults()

@@ -182,7 +182,7 @@ func printPurge(w io.Writer, v *purgeView, expand bool) error {
 		with = ", with " + countedRows(rows)
 	}
 	fmt.Fprintf(&out, "\nPlan: %d to purge%s.\n", v.Summary.Destroy, with)
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(legible(out.Bytes()))
 	return err
 }
 

@@ -125,7 +125,7 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 		fmt.Fprintf(&out, "\n%s: -target is in effect, and the plan is partial: the rest of the declaration is not looked at, and may still differ\n"+
 			"from the registry. It is meant for exceptions; plan without it afterwards.\n", paint(yellow, "Warning"))
 	}
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(legible(out.Bytes()))
 	return err
 }
 
