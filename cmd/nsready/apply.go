@@ -120,7 +120,7 @@ Example:
 func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name string) (err error) {
 	var problem error
 	f.Visit(func(set *flag.Flag) {
-		if slices.Contains([]string{"config", "target", "var", "var-file"}, set.Name) {
+		if slices.Contains([]string{"config", "target", "exclude", "prune", "var", "var-file"}, set.Name) {
 			problem = fmt.Errorf("a saved plan is executed as it is: -%s cannot go with it", set.Name)
 		}
 	})

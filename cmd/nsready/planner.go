@@ -19,7 +19,8 @@ import (
 // planner is what plan and apply share: the way to a plan, and what it must not do.
 type planner struct {
 	target
-	only       addressList // -target
+	only, not  addressList // -target, -exclude
+	prune      bool
 	failOn     conditions
 	maxDestroy destroyLimit
 	look       impactOptions
@@ -32,6 +33,8 @@ type planner struct {
 func (p *planner) register(f *flags) {
 	p.target.register(f)
 	f.Var(&p.only, "target", "`ADDRESS` of an object, such as site.acme/mill/north: plan it, everything below it, and what these need, and\nnothing else; may be given several times")
+	f.Var(&p.not, "exclude", "`ADDRESS` of an object: leave it alone, with everything below it and what cannot be done without it; may be\ngiven several times")
+	f.BoolVar(&p.prune, "prune", true, "retire what is not declared any more; -prune=false keeps it")
 	p.registerLimits(f)
 }
 
@@ -86,6 +89,15 @@ func (p *planner) compare(ctx context.Context, db *store.Store, current, declare
 		}
 		plan = plan.Target(p.only)
 	}
+	if len(p.not) > 0 {
+		if err := checkAddresses("-exclude", p.not, declared, current); err != nil {
+			return v, err
+		}
+		plan = plan.Exclude(p.not)
+	}
+	if !p.prune {
+		plan = plan.KeepAll()
+	}
 	progress.now("Looking at the data")
 	report, err := p.look.assess(ctx, &p.target, db, current, plan)
 	if err != nil {
@@ -94,7 +106,7 @@ func (p *planner) compare(ctx context.Context, db *store.Store, current, declare
 	plan.DataLoss = report != nil && report.DataLoss
 	v = viewPlan(plan)
 	v.Impact, v.ByHand = report, drift
-	v.unsettled = plan.Targets == nil && current.Version > 0 && current.AppliedRevision != current.Revision
+	v.unsettled = !plan.Partial() && current.Version > 0 && current.AppliedRevision != current.Revision
 	return v, nil
 }
 

@@ -91,6 +91,8 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 	switch {
 	case v.Empty() && v.Refusal() != nil:
 		fmt.Fprintln(&out, "No changes that could be made.")
+	case v.Empty() && (v.Excluded != nil || v.Kept != nil):
+		fmt.Fprintln(&out, "No changes, but for what -exclude or -prune=false leave alone.")
 	case v.Empty() && v.Targets != nil:
 		fmt.Fprintln(&out, "No changes. What -target names is in the registry as it is declared.")
 	case v.Empty():
@@ -108,25 +110,45 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 		printImpacts(&out, v.Impact)
 	}
 	printOwnership(&out, paint, v.Plan)
-	if n := len(v.Unmanaged); n > 0 {
+	printLeftOut(&out, v.Plan)
+	if v.Targets != nil || v.Excluded != nil {
+		var flags []string
+		if v.Targets != nil {
+			flags = append(flags, "-target")
+		}
+		if v.Excluded != nil {
+			flags = append(flags, "-exclude")
+		}
+		is := map[int]string{1: "is", 2: "are"}[len(flags)]
+		fmt.Fprintf(&out, "\n%s: %s %s in effect, and the plan is partial: the rest of the declaration is not looked at, and may still differ\n"+
+			"from the registry. It is meant for exceptions; plan without it afterwards.\n", paint(yellow, "Warning"), strings.Join(flags, " and "), is)
+	}
+	_, err := w.Write(legible(out.Bytes()))
+	return err
+}
+
+// printLeftOut names the objects that a plan leaves alone.
+func printLeftOut(out *bytes.Buffer, plan *registry.Plan) {
+	list := func(adjective, why string, addresses []registry.Address) {
+		n := len(addresses)
+		if n == 0 {
+			return
+		}
 		are := "are"
 		if n == 1 {
 			are = "is"
 		}
-		fmt.Fprintf(&out, "\nNote: %s in the registry, made outside nsready, %s left alone:\n", strings.Replace(objects(n), " ", " unmanaged ", 1), are)
-		for _, a := range v.Unmanaged[:min(n, maxListed)] {
-			fmt.Fprintf(&out, "    %s\n", clean(a.String()))
+		fmt.Fprintf(out, "\nNote: %s%s:\n", strings.Replace(objects(n), " ", " "+adjective, 1), fmt.Sprintf(why, are))
+		for _, a := range addresses[:min(n, maxListed)] {
+			fmt.Fprintf(out, "    %s\n", clean(a.String()))
 		}
 		if n > maxListed {
-			fmt.Fprintf(&out, "    and %d more\n", n-maxListed)
+			fmt.Fprintf(out, "    and %d more\n", n-maxListed)
 		}
 	}
-	if v.Targets != nil {
-		fmt.Fprintf(&out, "\n%s: -target is in effect, and the plan is partial: the rest of the declaration is not looked at, and may still differ\n"+
-			"from the registry. It is meant for exceptions; plan without it afterwards.\n", paint(yellow, "Warning"))
-	}
-	_, err := w.Write(legible(out.Bytes()))
-	return err
+	list("unmanaged ", " in the registry, made outside nsready, %s left alone", plan.Unmanaged)
+	list("", " not declared any more %s kept, for -prune=false", plan.Kept)
+	list("", " %s left out, too, because of what is excluded or kept", plan.LeftOut)
 }
 
 // printOwnership says what keeps a plan from being applied, and whose objects it leaves alone.

@@ -21,7 +21,7 @@ The exit code is 2 when the plan does what -fail-on and -max-destroy forbid; the
 
 Example:
   nsready rollback -auto-approve 12`)
-	var p planner
+	p := planner{prune: true}
 	p.registerDatabase(f)
 	p.registerLimits(f)
 	p.locks.register(f)
