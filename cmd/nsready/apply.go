@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -47,6 +48,7 @@ Example:
 	if err != nil {
 		return err
 	}
+	p.start(s)
 	err = func() (err error) {
 		if err := p.check(); err != nil {
 			return err
@@ -54,7 +56,7 @@ Example:
 		if len(rest) > 0 {
 			return p.applySaved(ctx, s, f, rest[0])
 		}
-		declared, err := loadConfig(s, p.config, p.json, p.variables...)
+		declared, err := p.load(s)
 		if err != nil {
 			return err
 		}
@@ -110,10 +112,7 @@ Example:
 		}
 		return p.execute(ctx, s, lock, &a, by)
 	}()
-	if p.json {
-		return reportJSON(s.stdout, err)
-	}
-	return err
+	return p.report(s, err)
 }
 
 // applySaved executes a saved plan.
@@ -194,30 +193,37 @@ func firstPlan(ctx context.Context, db *store.Store, plan *registry.Plan, name s
 func (p *planner) begin(s *streams, a *applyView) (done bool, err error) {
 	refused := p.judge(a.Plan)
 	a.FailedOn = failedOn(refused)
-	if !p.json {
+	switch {
+	case p.lines != nil:
+		err = p.lines.plan(a.planView, refused)
+	case !p.json:
 		err = printPlan(s.stdout, a.planView, p.expand)
-	} else if len(refused) > 0 {
+	case len(refused) > 0:
 		err = writeJSON(s.stdout, a)
 	}
 	switch {
 	case err != nil:
 		return false, err
 	case len(refused) > 0:
-		return true, refuse(s, refused)
+		return true, p.refuse(s, refused)
 	}
 	return false, a.Refusal()
 }
 
 // execute applies a plan and reports the outcome.
 func (p *planner) execute(ctx context.Context, s *streams, lock *held, a *applyView, by store.Author) error {
-	progress := s.progress("Waiting for other changes of the registry")
+	progress, begun := s.progress("Waiting for other changes of the registry"), time.Now()
+	p.lines.applying("apply_start", "", len(a.Changes), begun, "Applying "+objects(len(a.Changes))+" in one transaction")
 	version, err := lock.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
 		progress.now("Applying " + counted(kind, n))
+		p.lines.applying("apply_progress", kind, n, begun, "Applying "+counted(kind, n))
 	}), a.Plan, by)
 	progress.stop()
 	if err != nil {
+		p.lines.applying("apply_errored", "", 0, begun, err.Error())
 		return err
 	}
+	p.lines.applying("apply_complete", "", len(a.Changes), begun, fmt.Sprintf("Registry version %d is made", version))
 	a.Version, a.Applied = version, !a.Empty()
 	return p.end(s, a)
 }
@@ -225,6 +231,8 @@ func (p *planner) execute(ctx context.Context, s *streams, lock *held, a *applyV
 // end reports the outcome.
 func (p *planner) end(s *streams, a *applyView) (err error) {
 	switch {
+	case p.lines != nil:
+		p.lines.applied(a)
 	case p.json:
 		err = writeJSON(s.stdout, a)
 	case a.Applied:

@@ -53,6 +53,7 @@ Example:
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
+	p.start(s)
 	err := func() error {
 		if err := p.check(); err != nil {
 			return err
@@ -62,7 +63,7 @@ Example:
 				return err
 			}
 		}
-		declared, err := loadConfig(s, p.config, p.json, p.variables...)
+		declared, err := p.load(s)
 		if err != nil {
 			return err
 		}
@@ -93,9 +94,18 @@ Example:
 			}
 			v.Saved = viewSaved(*out, saved)
 		}
-		if p.json {
+		switch {
+		case p.lines != nil:
+			if why := v.Refusal(); why != nil {
+				p.lines.diagnostic(diagnostic{Severity: "error", Summary: why.Error()})
+			}
+			err = p.lines.plan(v, refused)
+			if v.Saved != nil {
+				p.lines.saved(v.Saved)
+			}
+		case p.json:
 			err = writeJSON(s.stdout, v)
-		} else {
+		default:
 			err = printPlan(s.stdout, v, p.expand)
 			if err == nil && unlimited {
 				_, err = fmt.Fprintf(s.stdout, "\nNote: apply refuses to destroy so many objects, unless it is told -max-destroy=%d.\n", v.Summary.Destroy)
@@ -108,16 +118,13 @@ Example:
 		case err != nil:
 			return err
 		case len(refused) > 0:
-			return refuse(s, refused)
+			return p.refuse(s, refused)
 		case *detailed && !v.Empty():
 			return exit(exitChanges)
 		}
 		return nil
 	}()
-	if p.json {
-		return reportJSON(s.stdout, err)
-	}
-	return err
+	return p.report(s, err)
 }
 
 // printSaved says where a plan was saved, and what to do with it when apply takes it.

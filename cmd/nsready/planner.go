@@ -27,7 +27,8 @@ type planner struct {
 	locks      locking  // of apply
 	why        occasion // of apply and rollback
 	expand     bool
-	json       bool
+	jsonForm
+	lines *lines // of -json=stream; else nil
 }
 
 func (p *planner) register(f *flags) {
@@ -44,7 +45,7 @@ func (p *planner) registerLimits(f *flags) {
 	f.Var(&p.maxDestroy, "max-destroy", "the most objects to destroy: a `NUMBER`, or a percentage of the managed ones, such as 20%\n(default 10, or 5% where that is more)")
 	p.look.register(f)
 	f.BoolVar(&p.expand, "expand", false, "show every change, also when many are alike")
-	f.BoolVar(&p.json, "json", false, "print JSON")
+	f.Var(&p.jsonForm, "json", "print one JSON document in the end; -json=stream prints lines of JSON, each when it happens")
 }
 
 // check refuses flags that make no sense, or none together.
@@ -263,6 +264,14 @@ func refuse(s *streams, list []veto) error {
 		}
 	}
 	return exit(exitChanges)
+}
+
+// refuse says why the plan is refused, unless its output has said so.
+func (p *planner) refuse(s *streams, list []veto) error {
+	if p.lines != nil {
+		return exit(exitChanges)
+	}
+	return refuse(s, list)
 }
 
 // failedOn returns the conditions of vetoes.

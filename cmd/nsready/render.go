@@ -111,20 +111,28 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 	}
 	printOwnership(&out, paint, v.Plan)
 	printLeftOut(&out, v.Plan)
-	if v.Targets != nil || v.Excluded != nil {
-		var flags []string
-		if v.Targets != nil {
-			flags = append(flags, "-target")
-		}
-		if v.Excluded != nil {
-			flags = append(flags, "-exclude")
-		}
-		is := map[int]string{1: "is", 2: "are"}[len(flags)]
-		fmt.Fprintf(&out, "\n%s: %s %s in effect, and the plan is partial: the rest of the declaration is not looked at, and may still differ\n"+
-			"from the registry. It is meant for exceptions; plan without it afterwards.\n", paint(yellow, "Warning"), strings.Join(flags, " and "), is)
+	for _, text := range warnings(v.Plan) {
+		fmt.Fprintf(&out, "\n%s: %s\n", paint(yellow, "Warning"), text)
 	}
 	_, err := w.Write(legible(out.Bytes()))
 	return err
+}
+
+// warnings of a plan that is not all there is to do.
+func warnings(plan *registry.Plan) (list []string) {
+	var flags []string
+	if plan.Targets != nil {
+		flags = append(flags, "-target")
+	}
+	if plan.Excluded != nil {
+		flags = append(flags, "-exclude")
+	}
+	if n := len(flags); n > 0 {
+		is := map[int]string{1: "is", 2: "are"}[n]
+		list = append(list, strings.Join(flags, " and ")+" "+is+" in effect, and the plan is partial: the rest of the declaration is not looked at, and may still differ\n"+
+			"from the registry. It is meant for exceptions; plan without it afterwards.")
+	}
+	return list
 }
 
 // printLeftOut names the objects that a plan leaves alone.

@@ -85,7 +85,7 @@ func TestPlanJSONSchema(t *testing.T) {
 				formatVersion,
 				&registry.Plan{
 					Registry: uuid.MustParse("0b0e7e5c-1f5e-4c0e-9d6b-0a3f1c2d4e5f"), BaseVersion: 12, BaseRevision: 345, Checksum: "5ac6", Managed: 100, Owner: "default",
-					Targets: []registry.Address{site}, Drift: 2, DataLoss: true, AllowDataLoss: []registry.Address{device},
+					Targets: []registry.Address{site}, Excluded: []registry.Address{device}, Kept: []registry.Address{device}, LeftOut: []registry.Address{site}, Drift: 2, DataLoss: true, AllowDataLoss: []registry.Address{device},
 					Changes: []registry.Change{
 						{Action: registry.Delete, Address: device},
 						{Action: registry.Purge, Address: device, Reason: "has 3 rows of telemetry"},

@@ -33,6 +33,7 @@ Example:
 	if err != nil {
 		return err
 	}
+	p.start(s)
 	err = func() (err error) {
 		if len(rest) == 0 {
 			return errors.New("roll back to what? Name a version: nsready rollback REV")
@@ -80,10 +81,7 @@ Example:
 		_, err = fmt.Fprintln(s.stdout, "Change the declaration too: the next apply of it as it is undoes this rollback.")
 		return err
 	}()
-	if p.json {
-		return reportJSON(s.stdout, err)
-	}
-	return err
+	return p.report(s, err)
 }
 
 // planRollback plans the way back to what a version of a declaration was.
