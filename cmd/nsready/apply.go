@@ -214,6 +214,12 @@ func (p *planner) begin(s *streams, a *applyView) (done bool, err error) {
 func (p *planner) execute(ctx context.Context, s *streams, lock *held, a *applyView, by store.Author) error {
 	progress, begun := s.progress("Waiting for other changes of the registry"), time.Now()
 	p.lines.applying("apply_start", "", len(a.Changes), begun, "Applying "+objects(len(a.Changes))+" in one transaction")
+	told := context.AfterFunc(ctx, func() {
+		if context.Cause(ctx) == errInterrupted {
+			fmt.Fprintln(s.stderr, "Interrupted: taking back what was begun, or ending it where it cannot be. Interrupt again to end at once; the registry's lock then ends by its lease.")
+		}
+	})
+	defer told()
 	version, err := lock.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
 		progress.now("Applying " + counted(kind, n))
 		p.lines.applying("apply_progress", kind, n, begun, "Applying "+counted(kind, n))
@@ -225,7 +231,10 @@ func (p *planner) execute(ctx context.Context, s *streams, lock *held, a *applyV
 	}
 	p.lines.applying("apply_complete", "", len(a.Changes), begun, fmt.Sprintf("Registry version %d is made", version))
 	a.Version, a.Applied = version, !a.Empty()
-	return p.end(s, a)
+	if err := p.end(s, a); err != nil || context.Cause(ctx) != errInterrupted {
+		return err
+	}
+	return exit(exitInterrupted)
 }
 
 // end reports the outcome.

@@ -113,13 +113,15 @@ func spareMemory() {
 	}
 }
 
+// errInterrupted is the cause of the end of a context after an interrupt.
+var errInterrupted = errors.New("interrupted")
+
 // cancelOnInterrupt returns a context that ends with the first interrupt, and a function that tells whether there was one.
 func cancelOnInterrupt(parent context.Context) (ctx context.Context, interrupted func() bool, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
 	done := make(chan struct{})
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	errInterrupted := errors.New("interrupted")
 	go func() {
 		for n := 0; ; n++ {
 			select {
