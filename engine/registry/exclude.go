@@ -63,8 +63,9 @@ func (p *Plan) without(leave func(c *Change) (out, told bool)) *Plan {
 	part.Changes, part.LeftOut = nil, slices.Clone(p.LeftOut)
 	links := p.links()
 	out, silent := make([]bool, len(p.Changes)), make([]bool, len(p.Changes))
-	// What stays keeps other things from going: what it is below, and what it names, which cannot get another name either.
-	below, named, stuck := map[Address]bool{}, map[Address]bool{}, map[Address]bool{} // stuck: by what was to move away
+	// What stays keeps other things from going: what it is below, and what it names, which cannot get another name either. Where
+	// something was to move away from, its plan does not say what it names there, which may be any parameter of the project.
+	below, named, stuck := map[Address]bool{}, map[Address]bool{}, map[Address]bool{}
 	drop := func(i int) {
 		out[i] = true
 		c := &p.Changes[i]
@@ -93,8 +94,13 @@ func (p *Plan) without(leave func(c *Change) (out, told bool)) *Plan {
 			if out[i] {
 				continue
 			}
-			needy := c.Action == Delete && (below[c.Address] || named[c.Address]) ||
-				c.From != nil && (stuck[c.Address] || stuck[*c.From] || c.Address.Kind == KindParameter && named[*c.From])
+			was := c.Address
+			if c.From != nil {
+				was = *c.From
+			}
+			project, _ := was.Parent()
+			needy := c.Action == Delete && (below[was] || named[was]) || c.From != nil && (stuck[was] || stuck[c.Address]) ||
+				was.Kind == KindParameter && (c.Action == Delete || c.From != nil) && (named[was] || stuck[project])
 			for j := range links.needed(c) {
 				needy = needy || out[j]
 			}

@@ -103,8 +103,8 @@ func TestLeavingOutProperties(t *testing.T) {
 					continue // the declaration is no better
 				}
 				before := was[idOf(o)]
-				if addresses == nil && before != nil && before.Address() != o.Address() && !part.affects(o.Address()) {
-					continue // a device that is kept goes along with its site, also to where its parameters are not
+				if before != nil && before.Address() != o.Address() && !part.affects(o.Address()) {
+					continue // a device goes along with its site, also to where its parameters are not
 				}
 				if before != nil && slices.ContainsFunc(needs(before), func(a Address) bool { return current.find(a) == nil }) {
 					continue // the registry was no better
