@@ -90,6 +90,9 @@ Example:
 			}
 			return p.execute(ctx, s, lock, &a, by) // what was done by hand, and is declared, is recorded
 		}
+		if v.savedOnly {
+			return savedPlanRequired(f, args)
+		}
 		if err := ask.approve(ctx, s, "apply", args, a.Summary.question(), p.json); err != nil {
 			return err
 		}

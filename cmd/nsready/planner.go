@@ -107,6 +107,7 @@ func (p *planner) compare(ctx context.Context, db *store.Store, current, declare
 	plan.DataLoss = report != nil && report.DataLoss
 	v = viewPlan(plan)
 	v.Impact, v.ByHand = report, drift
+	v.savedOnly = current.RequiresSavedPlan() || declared.RequiresSavedPlan()
 	v.unsettled = !plan.Partial() && current.Version > 0 && current.AppliedRevision != current.Revision
 	return v, nil
 }

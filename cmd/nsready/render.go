@@ -24,6 +24,7 @@ type planView struct {
 	Saved    *savedView     `json:"saved_plan,omitempty"`
 	ByHand   []driftEntry   `json:"changed_by_hand,omitempty"` // since the last apply
 
+	savedOnly bool // apply takes it from a file alone
 	unsettled bool // an apply may have something to record though the plan is empty
 }
 
@@ -335,6 +336,8 @@ func nouns(kind registry.Kind) string {
 		return "platform thresholds"
 	case registry.KindLimits:
 		return "limits"
+	case registry.KindPolicy:
+		return "policy settings"
 	}
 	return string(kind) + "s"
 }

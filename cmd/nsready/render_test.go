@@ -101,7 +101,7 @@ func TestPlanJSONSchema(t *testing.T) {
 				[]driftEntry{{
 					Drifted: registry.Drifted{Kind: registry.EditedByHand, Address: device, Fields: []registry.FieldChange{{Name: "type", Before: "meter", After: "sensor"}}},
 					By:      &store.Touch{At: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Who: "raj", Via: "psql from 10.0.0.7", Op: "update"},
-				}}, false,
+				}}, false, false,
 			}, true, 13,
 		}, []storedRows{{device, 3}},
 	}

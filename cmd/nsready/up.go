@@ -308,6 +308,10 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 	if err := plan.Refusal(); err != nil {
 		return err
 	}
+	if current.RequiresSavedPlan() && !plan.Empty() {
+		m.say("%s: not applied, the registry stays as it is: its policy is require_saved_plan. Run: nsready plan -out estate.plan, then: nsready apply estate.plan", m.options.config)
+		return nil
+	}
 	if plan.Empty() {
 		m.say("%s: no changes, %s", m.options.config, declared)
 		if current.AppliedRevision == current.Revision {

@@ -109,7 +109,7 @@ func (s *Snapshot) Live(part Part) (live *Snapshot, beside []Address) {
 // isGlobal reports whether an object belongs to no customer.
 func isGlobal(o Object) bool {
 	switch o.(type) {
-	case *Platform, *Retention, *Limits:
+	case *Platform, *Retention, *Limits, *Policy:
 		return true
 	}
 	return false

@@ -174,6 +174,7 @@ func Diff(current, desired *Snapshot) *Plan {
 	merge(d, at.Platform, desired.Platform)
 	merge(d, singleton(at.Retention), singleton(desired.Retention))
 	merge(d, singleton(at.Limits), singleton(desired.Limits))
+	merge(d, singleton(at.Policy), singleton(desired.Policy))
 	deletes, rest := len(d.deletes), len(d.plan.Changes)
 	merge(d, at.Customers, desired.Customers)
 	parentsFirst(d.deletes[deletes:], current.Customers)
@@ -445,6 +446,9 @@ func clone(o Object) Object {
 		c := *o
 		return &c
 	case *Limits:
+		c := *o
+		return &c
+	case *Policy:
 		c := *o
 		return &c
 	}
