@@ -23,8 +23,10 @@ type locking struct {
 }
 
 func (l *locking) register(f *flags) {
-	f.DurationVar(&l.wait, "lock-timeout", 10*time.Second, "how long to wait for somebody else who writes the registry")
-	f.DurationVar(&l.lease, "lock-lease", store.LockLease, "how long the registry stays locked when this process dies and renews the lock no more")
+	f.group("The registry's lock", func() {
+		f.DurationVar(&l.wait, "lock-timeout", 10*time.Second, "how long to wait for somebody else who writes the registry")
+		f.DurationVar(&l.lease, "lock-lease", store.LockLease, "how long the registry stays locked when this process dies and renews the lock no more")
+	})
 }
 
 // held is the registry's lock in the hands of this process.

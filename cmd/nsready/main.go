@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -240,6 +241,40 @@ type flags struct {
 	usage, about string
 	help         func()
 	inspect      *inspection
+
+	titles []string          // under which the help shows flags
+	under  map[string]string // by the flag's name
+}
+
+// group puts the flags that register registers under a title of the help.
+func (f *flags) group(title string, register func()) {
+	known := map[string]bool{}
+	f.VisitAll(func(one *flag.Flag) { known[one.Name] = true })
+	register()
+	if !slices.Contains(f.titles, title) {
+		f.titles = append(f.titles, title)
+	}
+	f.VisitAll(func(one *flag.Flag) {
+		if !known[one.Name] && f.under[one.Name] == "" {
+			f.under[one.Name] = title
+		}
+	})
+}
+
+// printFlags writes the flags by their groups, those of none first.
+func (f *flags) printFlags(w io.Writer) {
+	for _, title := range append([]string{""}, f.titles...) {
+		part := flag.NewFlagSet("", flag.ContinueOnError)
+		part.SetOutput(w)
+		f.VisitAll(func(one *flag.Flag) {
+			if f.under[one.Name] == title {
+				part.Var(one.Value, one.Name, one.Usage)
+				part.Lookup(one.Name).DefValue = one.DefValue
+			}
+		})
+		fmt.Fprintf(w, "\n%s:\n", cmp.Or(title, "Flags"))
+		part.PrintDefaults()
+	}
 }
 
 // commandName is the words of a usage that name the command: "dlq show" of "dlq show [flags] ID".
@@ -255,7 +290,7 @@ func commandName(usage string) string {
 
 // newFlags begins the command line of a command. usage is what follows "nsready"; help ends with an example.
 func newFlags(s *streams, usage, help string) *flags {
-	f := &flags{FlagSet: flag.NewFlagSet(commandName(usage), flag.ContinueOnError), usage: usage, about: help, inspect: s.inspect}
+	f := &flags{FlagSet: flag.NewFlagSet(commandName(usage), flag.ContinueOnError), usage: usage, about: help, inspect: s.inspect, under: map[string]string{}}
 	f.SetOutput(io.Discard)
 	f.Usage = func() {} // would be called for mistakes too
 	f.BoolFunc("no-color", "print no colors, like NO_COLOR=1; CLICOLOR_FORCE=1 prints them without a terminal, too", func(value string) error {
@@ -267,9 +302,7 @@ func newFlags(s *streams, usage, help string) *flags {
 	})
 	f.help = func() {
 		fmt.Fprintf(s.stdout, "%s", legible(fmt.Appendf(nil, "Usage: nsready %s\n\n%s\n", usage, strings.TrimSpace(help))))
-		fmt.Fprint(s.stdout, "\nFlags:\n")
-		f.SetOutput(s.stdout)
-		f.PrintDefaults()
+		f.printFlags(s.stdout)
 	}
 	return f
 }

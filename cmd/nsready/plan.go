@@ -24,14 +24,18 @@ type target struct {
 }
 
 func (t *target) register(f *flags) {
-	f.StringVar(&t.config, "config", defaultConfig, configUsage)
-	t.variables.register(f)
+	f.group("Which declaration", func() {
+		f.StringVar(&t.config, "config", defaultConfig, configUsage)
+		t.variables.register(f)
+	})
 	t.registerDatabase(f)
 }
 
 func (t *target) registerDatabase(f *flags) {
-	f.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, as postgres://USER:PASSWORD@HOST:PORT/DATABASE\n(default $DATABASE_URL, else the database of the 'nsready up' that runs on -data)")
-	f.StringVar(&t.data, "data", ".nsready", "data `DIR` of the running 'nsready up'")
+	f.group("Which database", func() {
+		f.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, as postgres://USER:PASSWORD@HOST:PORT/DATABASE\n(default $DATABASE_URL, else the database of the 'nsready up' that runs on -data)")
+		f.StringVar(&t.data, "data", ".nsready", "data `DIR` of the running 'nsready up'")
+	})
 }
 
 func runPlan(ctx context.Context, s *streams, args []string) error {

@@ -33,17 +33,21 @@ type planner struct {
 
 func (p *planner) register(f *flags) {
 	p.target.register(f)
-	f.Var(&p.only, "target", "`ADDRESS` of an object, such as site.acme/mill/north: plan it, everything below it, and what these need, and\nnothing else; may be given several times")
-	f.Var(&p.not, "exclude", "`ADDRESS` of an object: leave it alone, with everything below it and what cannot be done without it; may be\ngiven several times")
-	f.BoolVar(&p.prune, "prune", true, "retire what is not declared any more; -prune=false keeps it")
+	f.group("What to plan", func() {
+		f.Var(&p.only, "target", "`ADDRESS` of an object, such as site.acme/mill/north: plan it, everything below it, and what these need, and\nnothing else; may be given several times")
+		f.Var(&p.not, "exclude", "`ADDRESS` of an object: leave it alone, with everything below it and what cannot be done without it; may be\ngiven several times")
+		f.BoolVar(&p.prune, "prune", true, "retire what is not declared any more; -prune=false keeps it")
+	})
 	p.registerLimits(f)
 }
 
 // registerLimits registers what any plan has, wherever it comes from.
 func (p *planner) registerLimits(f *flags) {
-	f.Var(&p.failOn, "fail-on", "`CONDITIONS`, separated by commas, on which to exit with 2 and change nothing: "+listed(conditionNames))
-	f.Var(&p.maxDestroy, "max-destroy", "the most objects to destroy: a `NUMBER`, or a percentage of the managed ones, such as 20%\n(default 10, or 5% where that is more)")
-	p.look.register(f)
+	f.group("What the plan must not do", func() {
+		f.Var(&p.failOn, "fail-on", "`CONDITIONS`, separated by commas, on which to exit with 2 and change nothing: "+listed(conditionNames))
+		f.Var(&p.maxDestroy, "max-destroy", "the most objects to destroy: a `NUMBER`, or a percentage of the managed ones, such as 20%\n(default 10, or 5% where that is more)")
+	})
+	f.group("What the changes do to data", func() { p.look.register(f) })
 	f.BoolVar(&p.expand, "expand", false, "show every change, also when many are alike")
 	f.Var(&p.jsonForm, "json", "print one JSON document in the end; -json=stream prints lines of JSON, each when it happens")
 }
@@ -178,6 +182,9 @@ func (c *conditions) String() string { return strings.Join(*c, ",") }
 
 func (c *conditions) Set(text string) error {
 	for _, name := range strings.Split(text, ",") {
+		if name == "hand-edit" {
+			name = "drift"
+		}
 		if !slices.Contains(conditionNames, name) {
 			hint := ""
 			if best := nearest(name, slices.Values(conditionNames)); best != "" {

@@ -14,13 +14,13 @@ func savedPlanRequired(f *flags, args []string) error {
 	database := []string{"database-url", "data"}
 	own := []string{"lock-timeout", "lock-lease", "author", "message"} // of apply, and not of plan
 	plan, apply := "nsready plan -out estate.plan", "nsready apply"
-	for _, given := range f.group(args) {
-		words := " " + given.quoted()
+	for _, one := range f.given(args) {
+		words := " " + one.quoted()
 		switch {
-		case slices.Contains(own, given.name):
+		case slices.Contains(own, one.name):
 			apply += words
-		case given.name == "auto-approve" || given.name == "input" || given.name == "json" || given.name == "expand":
-		case slices.Contains(database, given.name):
+		case one.name == "auto-approve" || one.name == "input" || one.name == "json" || one.name == "expand":
+		case slices.Contains(database, one.name):
 			plan, apply = plan+words, apply+words
 		default:
 			plan += words
@@ -47,8 +47,8 @@ func (g givenFlag) quoted() string {
 	return strings.Join(list, " ")
 }
 
-// group returns the flags among arguments that were parsed.
-func (f *flags) group(args []string) (list []givenFlag) {
+// given returns the flags among arguments that were parsed.
+func (f *flags) given(args []string) (list []givenFlag) {
 	for i := 0; i < len(args) && args[i] != "--"; i++ {
 		name, _, inline := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
 		known := f.Lookup(name)
