@@ -33,7 +33,8 @@ meanwhile for others who would write it, and the plan is refused when it has cha
 is retired: its history stays.
 Without a terminal, and with -json or -input=false, nobody is asked, and -auto-approve is required.
 A FILE that 'nsready plan -out FILE' saved is executed as it is, without a question. -fail-on and -max-destroy
-hold for it too; the latter is that of the plan, unless it is given here.
+hold for it too; the latter is that of the plan, unless it is given here. Where the registry's policy is require_saved_plan,
+nothing else is executed.
 The exit code is 2 when the plan does what they forbid; then nothing is changed.
 
 Example:
