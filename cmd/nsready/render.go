@@ -93,7 +93,7 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 	case v.Empty() && v.Refusal() != nil:
 		fmt.Fprintln(&out, "No changes that could be made.")
 	case v.Empty() && (v.Excluded != nil || v.Kept != nil):
-		fmt.Fprintln(&out, "No changes, but for what -exclude or -prune=false leave alone.")
+		fmt.Fprintln(&out, "No changes, but for what -exclude or -prune=false leaves alone.")
 	case v.Empty() && v.Targets != nil:
 		fmt.Fprintln(&out, "No changes. What -target names is in the registry as it is declared.")
 	case v.Empty():
