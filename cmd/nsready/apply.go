@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -27,7 +28,8 @@ meanwhile for others who would write it, and the plan is refused when it has cha
 is retired: its history stays.
 Without a terminal, and with -json or -input=false, nobody is asked, and -auto-approve is required.
 A FILE that 'nsready plan -out FILE' saved is executed as it is, without a question. -fail-on and -max-destroy
-hold for it too; the latter is that of the plan, unless it is given here.
+hold for it too; the latter is that of the plan, unless it is given here. Where the registry's policy is require_saved_plan,
+nothing else is executed.
 The exit code is 2 when the plan does what they forbid; then nothing is changed.
 
 Example:
@@ -39,13 +41,14 @@ Example:
 	if err != nil {
 		return err
 	}
+	p.start(s)
 	if err := p.check(); err != nil {
 		return err
 	}
 	if len(rest) > 0 {
 		return p.applySaved(ctx, s, f, rest[0])
 	}
-	declared, err := loadConfig(ctx, s, p.config, p.json, p.variables)
+	declared, err := p.load(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -56,7 +59,7 @@ Example:
 	defer db.Close()
 	// The lock comes first: what is shown is what is applied.
 	err = p.locks.hold(ctx, s, &p.target, db, "apply", func(ctx context.Context, lock *store.Lock) error {
-		a, err := p.propose(ctx, s, db, declared)
+		a, err := p.propose(ctx, s, f, db, declared)
 		switch {
 		case err != nil:
 			return err
@@ -66,15 +69,15 @@ Example:
 		return p.execute(ctx, s, lock, a, p.why.of(p.config))
 	})
 	if errors.Is(err, store.ErrNoSchema) {
-		return p.applyFirst(ctx, s, db, declared)
+		return p.applyFirst(ctx, s, f, db, declared)
 	}
 	return err
 }
 
 // applyFirst applies a declaration to a database without tables. There is nothing to lock; the tables are made once it is
 // certain that this is the database, and the plan then gets the registry to start from.
-func (p *planner) applyFirst(ctx context.Context, s *streams, db *store.Store, declared *registry.Snapshot) error {
-	a, err := p.propose(ctx, s, db, declared)
+func (p *planner) applyFirst(ctx context.Context, s *streams, f *flags, db *store.Store, declared *registry.Snapshot) error {
+	a, err := p.propose(ctx, s, f, db, declared)
 	if err != nil {
 		return err
 	}
@@ -96,7 +99,7 @@ func (p *planner) applyFirst(ctx context.Context, s *streams, db *store.Store, d
 }
 
 // propose plans, shows the plan, and asks for leave to execute it, which one without changes does not need.
-func (p *planner) propose(ctx context.Context, s *streams, db *store.Store, declared *registry.Snapshot) (*applyView, error) {
+func (p *planner) propose(ctx context.Context, s *streams, f *flags, db *store.Store, declared *registry.Snapshot) (*applyView, error) {
 	v, err := p.plan(ctx, s, db, declared)
 	if err != nil {
 		return nil, err
@@ -105,6 +108,9 @@ func (p *planner) propose(ctx context.Context, s *streams, db *store.Store, decl
 	if err := p.present(s, a); err != nil || a.Empty() {
 		return a, err
 	}
+	if a.savedOnly {
+		return a, savedPlanRequired(f, p.ask.args)
+	}
 	return a, p.ask.approve(ctx, s, a.Summary.question(), p.json)
 }
 
@@ -112,7 +118,7 @@ func (p *planner) propose(ctx context.Context, s *streams, db *store.Store, decl
 func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name string) error {
 	var problem error
 	f.Visit(func(set *flag.Flag) {
-		if slices.Contains([]string{"config", "target", "var", "var-file"}, set.Name) {
+		if slices.Contains([]string{"config", "target", "exclude", "prune", "var", "var-file"}, set.Name) {
 			problem = fmt.Errorf("a saved plan is executed as it is: -%s cannot go with it", set.Name)
 		}
 	})
@@ -189,42 +195,66 @@ func (p *planner) present(s *streams, a *applyView) error {
 	refused := p.judge(a.Plan)
 	a.FailedOn = failedOn(refused)
 	var err error
-	if !p.json {
+	switch {
+	case p.lines != nil:
+		err = p.lines.plan(a.planView, refused)
+	case !p.json:
 		err = printPlan(s.stdout, a.planView, p.expand)
-	} else if len(refused) > 0 {
+	case len(refused) > 0:
 		err = writeJSON(s.stdout, a)
 	}
 	switch {
 	case err != nil:
 		return err
 	case len(refused) > 0:
-		return refuse(s, refused)
+		return p.refuse(s, refused)
 	}
 	return a.Refusal()
 }
 
 // execute applies a plan and reports the outcome. One without changes may still have to record what was done by hand.
 func (p *planner) execute(ctx context.Context, s *streams, lock *store.Lock, a *applyView, by store.Author) error {
-	version, err := applyPlan(ctx, s, lock, "Applying", a.Plan, by)
+	begun := time.Now()
+	p.lines.applying("apply_start", "", len(a.Changes), begun, "Applying "+objects(len(a.Changes))+" in one transaction")
+	told := context.AfterFunc(ctx, func() {
+		if context.Cause(ctx) == errInterrupted {
+			fmt.Fprintln(s.stderr, "Interrupted: taking back what was begun, or ending it where it cannot be. Interrupt again to end at once; the registry's lock then ends by its lease.")
+		}
+	})
+	defer told()
+	version, err := applyPlan(ctx, s, lock, "Applying", a.Plan, by, func(kind registry.Kind, n int) {
+		p.lines.applying("apply_progress", kind, n, begun, "Applying "+counted(kind, n))
+	})
 	if err != nil {
+		p.lines.applying("apply_errored", "", 0, begun, err.Error())
 		return err
 	}
+	p.lines.applying("apply_complete", "", len(a.Changes), begun, fmt.Sprintf("Registry version %d is made", version))
 	a.Version, a.Applied = version, !a.Empty()
-	return p.end(s, a)
+	if err := p.end(s, a); err != nil || context.Cause(ctx) != errInterrupted {
+		return err
+	}
+	return exit(exitInterrupted)
 }
 
-// applyPlan executes a plan and returns the registry's version after it. doing is as "Applying", for who waits.
-func applyPlan(ctx context.Context, s *streams, lock *store.Lock, doing string, plan *registry.Plan, by store.Author) (version int64, err error) {
+// applyPlan executes a plan and returns the registry's version after it. doing is as "Applying", for who waits; step, if any, is
+// called as store.WithProgress says.
+func applyPlan(ctx context.Context, s *streams, lock *store.Lock, doing string, plan *registry.Plan, by store.Author, step func(registry.Kind, int)) (version int64, err error) {
 	progress := s.progress("Waiting for other changes of the registry")
 	defer progress.stop()
 	return lock.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
 		progress.now(doing + " " + counted(kind, n))
+		if step != nil {
+			step(kind, n)
+		}
 	}), plan, by)
 }
 
 // end reports the outcome.
 func (p *planner) end(s *streams, a *applyView) (err error) {
 	switch {
+	case p.lines != nil:
+		p.lines.applied(a)
 	case p.json:
 		err = writeJSON(s.stdout, a)
 	case a.Applied:

@@ -6,14 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
-	"golang.org/x/term"
 	"golang.org/x/text/width"
 
 	"github.com/nsready/nsready/engine/config"
@@ -95,7 +93,7 @@ func sourceLine(src []byte, offset int) (line string, start int) {
 
 // printDiagnostics writes diagnostics for people, and for editors that know file:line:column.
 func printDiagnostics(w io.Writer, list []diagnostic) error {
-	_, err := w.Write(renderDiagnostics(painter(w), list))
+	_, err := w.Write(legible(renderDiagnostics(painter(w), list)))
 	return err
 }
 
@@ -209,29 +207,6 @@ func clean(s string) string {
 	}
 	quoted := strconv.Quote(s)
 	return quoted[1 : len(quoted)-1]
-}
-
-// color is the number of an ANSI escape sequence.
-type color string
-
-const (
-	red    color = "31"
-	green  color = "32"
-	yellow color = "33"
-	bold   color = "1"
-)
-
-// painter returns a function that colors text when w is a terminal and its user did not forbid it (no-color.org).
-func painter(w io.Writer) func(color, string) string {
-	if os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || !isTerminal(w) {
-		return func(_ color, text string) string { return text }
-	}
-	return func(c color, text string) string { return "\x1b[" + string(c) + "m" + text + "\x1b[0m" }
-}
-
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // writeJSON writes one document.

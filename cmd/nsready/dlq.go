@@ -197,7 +197,7 @@ func printLetters(w io.Writer, list []store.Letter, total int64) error {
 			fmt.Fprintf(&out, "and %d more: list them with -limit %d\n", more, total)
 		}
 	}
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(legible(out.Bytes()))
 	return err
 }
 

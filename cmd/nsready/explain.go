@@ -166,7 +166,7 @@ Example:
 			printExplanation(&out, e)
 		}
 	}
-	_, err = s.stdout.Write(out.Bytes())
+	_, err = s.stdout.Write(legible(out.Bytes()))
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +29,8 @@ Example:
   nsready fmt -check -diff estates/north`)
 	check := f.Bool("check", false, "change nothing; exit with 1 when a file is not in canonical style")
 	diff := f.Bool("diff", false, "show the changes as a unified diff")
+	recursive := f.Bool("recursive", false, "also the *.hcl files of the directories below, but for hidden ones")
+	write := f.Bool("write", true, "rewrite files; -write=false changes nothing, and names those that are not in canonical style")
 	asJSON := f.json("print the names, the diffs and the diagnostics as JSON")
 	paths, err := f.parse(args, -1)
 	if err != nil {
@@ -36,7 +39,7 @@ Example:
 	if len(paths) == 0 {
 		paths = []string{"."}
 	}
-	files, err := listDeclarations(paths)
+	files, err := listDeclarations(paths, *recursive)
 	if err != nil {
 		return err
 	}
@@ -45,7 +48,7 @@ Example:
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		r, err := formatFile(ctx, s, name, *check, *diff)
+		r, err := formatFile(ctx, s, name, *check || !*write, *diff)
 		if err != nil {
 			return err
 		}
@@ -110,8 +113,8 @@ func (r *formatted) print(s *streams, name string, check, diff bool) error {
 	return err
 }
 
-// listDeclarations replaces directories by their *.hcl files.
-func listDeclarations(paths []string) (files []string, err error) {
+// listDeclarations replaces directories by their *.hcl files, and with recursive also by those of the directories below.
+func listDeclarations(paths []string, recursive bool) (files []string, err error) {
 	for _, path := range paths {
 		if path == "-" {
 			files = append(files, path)
@@ -125,18 +128,25 @@ func listDeclarations(paths []string) (files []string, err error) {
 			files = append(files, path)
 			continue
 		}
-		entries, err := os.ReadDir(path)
+		top, found := filepath.Clean(path)+string(filepath.Separator), len(files)
+		err = filepath.WalkDir(top, func(name string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			hidden := strings.HasPrefix(e.Name(), ".")
+			switch {
+			case name == top:
+			case e.IsDir() && (hidden || !recursive):
+				return fs.SkipDir
+			case !e.IsDir() && !hidden && filepath.Ext(name) == ".hcl":
+				files = append(files, name)
+			}
+			return nil
+		})
 		if err != nil {
 			return nil, err
 		}
-		found := false
-		for _, e := range entries {
-			if filepath.Ext(e.Name()) == ".hcl" && !strings.HasPrefix(e.Name(), ".") && !e.IsDir() {
-				files = append(files, filepath.Join(path, e.Name()))
-				found = true
-			}
-		}
-		if !found {
+		if len(files) == found {
 			return nil, fmt.Errorf("the directory %s has no file whose name ends in .hcl", path)
 		}
 	}

@@ -208,7 +208,7 @@ func printVersion(w io.Writer, v store.Version, changes []registry.Change, whole
 		printChanges(&out, paint, view, expand)
 		fmt.Fprintf(&out, "\n%s.\n", view.Summary.done())
 	}
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(legible(out.Bytes()))
 	return err
 }
 
@@ -291,6 +291,6 @@ func printDiff(w io.Writer, v diffView, expand bool) error {
 	} else {
 		fmt.Fprintf(&out, "\nFrom %s to %s: %s.\n", v.From, v.To, v.Summary.done())
 	}
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(legible(out.Bytes()))
 	return err
 }

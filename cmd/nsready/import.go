@@ -171,7 +171,7 @@ func (o *importOptions) read(ctx context.Context, s *streams, db *store.Store, l
 			return nil
 		}
 		create := func(ctx context.Context, lock *store.Lock) error {
-			v.Version, err = applyPlan(ctx, s, lock, "Creating", plan, o.why.of(""))
+			v.Version, err = applyPlan(ctx, s, lock, "Creating", plan, o.why.of(""), nil)
 			v.Applied = err == nil
 			return err
 		}

@@ -19,8 +19,10 @@ type locking struct {
 }
 
 func (l *locking) register(f *flags) {
-	f.DurationVar(&l.wait, "lock-timeout", 10*time.Second, "how long to wait for somebody else who writes the registry")
-	f.DurationVar(&l.lease, "lock-lease", store.LockLease, "how long the registry stays locked when this process dies and renews the lock no more")
+	f.group("The registry's lock", func() {
+		f.DurationVar(&l.wait, "lock-timeout", 10*time.Second, "how long to wait for somebody else who writes the registry")
+		f.DurationVar(&l.lease, "lock-lease", store.LockLease, "how long the registry stays locked when this process dies and renews the lock no more")
+	})
 }
 
 // hold does work while the registry is locked for an operation. Its context ends when the lock is lost, and an error is

@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "nsready" {
 		main()
 	}
+	if err := os.Setenv("LC_ALL", "C.UTF-8"); err != nil {
+		panic(err)
+	}
 	storetest.Main(m)
 }
 
@@ -56,6 +59,7 @@ func TestScripts(t *testing.T) {
 			bin := filepath.Join(env.WorkDir, ".bin")
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("GO_VERSION", runtime.Version())
+			env.Setenv("LC_ALL", "C.UTF-8")
 			env.Values[tbKey{}] = env.T()
 			if err := os.Mkdir(bin, 0o755); err != nil {
 				return err

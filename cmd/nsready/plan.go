@@ -25,14 +25,18 @@ type target struct {
 }
 
 func (t *target) register(f *flags) {
-	f.StringVar(&t.config, "config", defaultConfig, configUsage)
-	t.variables.register(f)
+	f.group("Which declaration", func() {
+		f.StringVar(&t.config, "config", defaultConfig, configUsage)
+		t.variables.register(f)
+	})
 	t.registerDatabase(f)
 }
 
 func (t *target) registerDatabase(f *flags) {
-	f.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, as postgres://USER:PASSWORD@HOST:PORT/DATABASE\n(default $DATABASE_URL, else the database of the 'nsready up' that runs on -data)")
-	f.StringVar(&t.data, "data", ".nsready", "data `DIR` of the running 'nsready up'")
+	f.group("Which database", func() {
+		f.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, as postgres://USER:PASSWORD@HOST:PORT/DATABASE\n(default $DATABASE_URL, else the database of the 'nsready up' that runs on -data)")
+		f.StringVar(&t.data, "data", ".nsready", "data `DIR` of the running 'nsready up'")
+	})
 	f.streams.target = t
 }
 
@@ -55,6 +59,7 @@ Example:
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
+	p.start(s)
 	if err := p.check(); err != nil {
 		return err
 	}
@@ -63,7 +68,7 @@ Example:
 			return err
 		}
 	}
-	declared, err := loadConfig(ctx, s, p.config, p.json, p.variables)
+	declared, err := p.load(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -96,9 +101,18 @@ Example:
 		}
 		v.Saved = viewSaved(*out, saved)
 	}
-	if p.json {
+	switch {
+	case p.lines != nil:
+		if why := v.Refusal(); why != nil {
+			p.lines.diagnostic(diagnostic{Severity: "error", Summary: why.Error()})
+		}
+		err = p.lines.plan(v, refused)
+		if v.Saved != nil {
+			p.lines.saved(v.Saved)
+		}
+	case p.json:
 		err = writeJSON(s.stdout, v)
-	} else {
+	default:
 		err = printPlan(s.stdout, v, p.expand)
 		if err == nil && unlimited {
 			_, err = fmt.Fprintf(s.stdout, "\nNote: apply refuses to destroy so many objects, unless it is told -max-destroy=%d.\n", v.Summary.Destroy)
@@ -111,7 +125,7 @@ Example:
 	case err != nil:
 		return err
 	case len(refused) > 0:
-		return refuse(s, refused)
+		return p.refuse(s, refused)
 	case *detailed && !v.Empty():
 		return exit(exitNo)
 	}

@@ -87,7 +87,7 @@ Example:
 		if err := ask.approve(ctx, s, "\nDo you want nsready to remove this for good? It cannot be undone.", *asJSON); err != nil {
 			return err
 		}
-		if v.Version, err = applyPlan(ctx, s, lock, "Purging", v.Plan, why.of("")); err != nil {
+		if v.Version, err = applyPlan(ctx, s, lock, "Purging", v.Plan, why.of(""), nil); err != nil {
 			return err
 		}
 		v.Applied = true
@@ -167,7 +167,7 @@ func printPurge(w io.Writer, v *purgeView, expand bool) error {
 		with = ", with " + countedRows(rows)
 	}
 	fmt.Fprintf(&out, "\nPlan: %d to purge%s.\n", v.Summary.Destroy, with)
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(legible(out.Bytes()))
 	return err
 }
 

@@ -88,7 +88,7 @@ func TestPlanJSONSchema(t *testing.T) {
 				formatVersion,
 				&registry.Plan{
 					Registry: uuid.MustParse("0b0e7e5c-1f5e-4c0e-9d6b-0a3f1c2d4e5f"), BaseVersion: 12, BaseRevision: 345, Checksum: "5ac6", Managed: 100, Owner: "default",
-					Targets: []registry.Address{site}, Drift: 2, DataLoss: true, AllowDataLoss: []registry.Address{device},
+					Targets: []registry.Address{site}, Excluded: []registry.Address{device}, Kept: []registry.Address{device}, LeftOut: []registry.Address{site}, Drift: 2, DataLoss: true, AllowDataLoss: []registry.Address{device},
 					Changes: []registry.Change{
 						{Action: registry.Delete, Address: device},
 						{Action: registry.Purge, Address: device, Reason: "has 3 rows of telemetry"},
@@ -104,7 +104,7 @@ func TestPlanJSONSchema(t *testing.T) {
 				[]driftEntry{{
 					Drifted: registry.Drifted{Kind: registry.EditedByHand, Address: device, Fields: []registry.FieldChange{{Name: "type", Before: "meter", After: "sensor"}}},
 					By:      &store.Touch{At: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Who: "raj", Via: "psql from 10.0.0.7", Op: "update"},
-				}}, false,
+				}}, false, false,
 			}, true, 13,
 		}, []storedRows{{device, 3}},
 	}

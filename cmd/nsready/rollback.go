@@ -18,7 +18,7 @@ The exit code is 2 when the plan does what -fail-on and -max-destroy forbid; the
 
 Example:
   nsready rollback -auto-approve 12`)
-	var p planner
+	p := planner{prune: true}
 	p.registerDatabase(f)
 	p.registerLimits(f)
 	p.registerExecution(f, args)
@@ -27,6 +27,7 @@ Example:
 	if err != nil {
 		return err
 	}
+	p.start(s)
 	if len(rest) == 0 {
 		return errors.New("roll back to what? Name a version: nsready rollback REV")
 	}

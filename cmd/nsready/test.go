@@ -221,7 +221,7 @@ func printTests(s *streams, v testReport, verbose bool) error {
 		outcome = paint(red, "Failure!")
 	}
 	fmt.Fprintf(&out, "%s %d passed, %d failed.\n", outcome, v.Passed, v.Failed)
-	_, err := s.stdout.Write(out.Bytes())
+	_, err := s.stdout.Write(legible(out.Bytes()))
 	return err
 }
 

@@ -326,6 +326,10 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 	if refused := (&planner{maxDestroy: m.options.maxDestroy}).judge(plan); len(refused) > 0 {
 		return fmt.Errorf("the declaration is not applied: %s", refused[0].why)
 	}
+	if current.RequiresSavedPlan() && !plan.Empty() {
+		m.say("%s: not applied, the registry stays as it is: its policy is require_saved_plan. Run: nsready plan -out estate.plan, then: nsready apply estate.plan", m.options.config)
+		return nil
+	}
 	if plan.Empty() {
 		m.say("%s: no changes, %s", m.options.config, declared)
 		if current.AppliedRevision == current.Revision {

@@ -52,6 +52,9 @@ func Write(w io.Writer, s *registry.Snapshot) ([]Unsaid, error) {
 	if s.Limits != nil {
 		out.limits(s.Limits)
 	}
+	if s.Policy != nil {
+		out.policy(s.Policy)
+	}
 	for _, p := range s.Platform {
 		out.platform(p)
 	}
@@ -366,6 +369,12 @@ func (w *writer) limits(l *registry.Limits) {
 	w.rate("device", device)
 	w.rate("customer", customer)
 	w.end()
+}
+
+func (w *writer) policy(p *registry.Policy) {
+	b := &body{w: w, addr: p.Addr}
+	b.set("require_saved_plan", "require_saved_plan", strconv.FormatBool(p.RequireSavedPlan))
+	w.plain(b, "policy")
 }
 
 func (b *body) connections(name string, n int64) bool {

@@ -22,12 +22,13 @@ const (
 	KindPlatform  Kind = "platform" // a threshold on the platform's own health
 	KindRetention Kind = "retention"
 	KindLimits    Kind = "limits"
+	KindPolicy    Kind = "policy"
 )
 
 // rank orders kinds so that parents come before what hangs off them.
 var rank = map[Kind]int{
-	KindPlatform: 0, KindRetention: 1, KindLimits: 2, KindCustomer: 3, KindProject: 4,
-	KindSite: 5, KindParameter: 6, KindThreshold: 7, KindDevice: 8,
+	KindPlatform: 0, KindRetention: 1, KindLimits: 2, KindPolicy: 3, KindCustomer: 4, KindProject: 5,
+	KindSite: 6, KindParameter: 7, KindThreshold: 8, KindDevice: 9,
 }
 
 // Address names one object: its kind and the names from the customer down to it.

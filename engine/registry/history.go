@@ -150,7 +150,7 @@ func Growth(changes []Change) (n int) {
 }
 
 // Decides reports whether a difference that is left after the plan was made by hand as the plan's declaration says: it is
-// about an object of that declaration. A plan for -target has not looked at all of them.
+// about an object of that declaration. A partial plan has not looked at all of them.
 func (p *Plan) Decides(c *Change) bool {
-	return p.Targets == nil && (c.Before != nil && OwnerOf(c.Before) == p.Owner || c.After != nil && OwnerOf(c.After) == p.Owner)
+	return !p.Partial() && (c.Before != nil && OwnerOf(c.Before) == p.Owner || c.After != nil && OwnerOf(c.After) == p.Owner)
 }

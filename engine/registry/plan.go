@@ -72,6 +72,9 @@ type Plan struct {
 	Owner        string    `json:"owner"`               // name of the declaration; "" for a purge and for a plan of Add
 	Managed      int       `json:"managed_objects"`     // how many objects the declaration manages now, or all do
 	Targets      []Address `json:"targets,omitempty"`   // what the plan was reduced to; nil for a whole one
+	Excluded     []Address `json:"excluded,omitempty"`  // what was left out of it, with everything below; nil for nothing
+	Kept         []Address `json:"kept,omitempty"`      // what is not declared any more, and stays all the same; nil where such objects go
+	LeftOut      []Address `json:"left_out,omitempty"`  // what cannot be made without what is excluded, or while what is kept is there
 	Changes      []Change  `json:"changes"`             // in the order to apply: deletes and releases children first, then the rest parents first
 	Unmanaged    []Address `json:"unmanaged,omitempty"` // made outside nsready and not declared; left alone
 
@@ -171,6 +174,7 @@ func Diff(current, desired *Snapshot) *Plan {
 	merge(d, at.Platform, desired.Platform)
 	merge(d, singleton(at.Retention), singleton(desired.Retention))
 	merge(d, singleton(at.Limits), singleton(desired.Limits))
+	merge(d, singleton(at.Policy), singleton(desired.Policy))
 	deletes, rest := len(d.deletes), len(d.plan.Changes)
 	merge(d, at.Customers, desired.Customers)
 	parentsFirst(d.deletes[deletes:], current.Customers)

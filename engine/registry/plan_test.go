@@ -25,6 +25,9 @@ func randomObjects(r *rand.Rand) []Object {
 		list = append(list, &Limits{Addr: LimitsAddress, Connections: int64(r.IntN(2)), Device: rate(), Customer: rate()})
 	}
 	if maybe() {
+		list = append(list, &Policy{Addr: PolicyAddress, RequireSavedPlan: maybe()})
+	}
+	if maybe() {
 		list = append(list, &Retention{Addr: RetentionAddress, Raw: time.Duration(1+r.IntN(2)) * 24 * time.Hour})
 	}
 	if maybe() {

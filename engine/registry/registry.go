@@ -225,6 +225,7 @@ func (t *Threshold) id() uuid.UUID { return t.ID }
 func (*Platform) id() uuid.UUID    { return uuid.Nil }
 func (*Retention) id() uuid.UUID   { return uuid.Nil }
 func (*Limits) id() uuid.UUID      { return uuid.Nil }
+func (*Policy) id() uuid.UUID      { return uuid.Nil }
 
 func (c *Customer) setAddress(a Address)  { c.Addr = a }
 func (p *Project) setAddress(a Address)   { p.Addr = a }
@@ -235,6 +236,7 @@ func (t *Threshold) setAddress(a Address) { t.Addr = a }
 func (p *Platform) setAddress(a Address)  { p.Addr = a }
 func (r *Retention) setAddress(a Address) { r.Addr = a }
 func (l *Limits) setAddress(a Address)    { l.Addr = a }
+func (p *Policy) setAddress(a Address)    { p.Addr = a }
 
 func (c *Customer) clone() Object  { return new(*c) }
 func (p *Project) clone() Object   { return new(*p) }
@@ -245,6 +247,7 @@ func (t *Threshold) clone() Object { return new(*t) }
 func (p *Platform) clone() Object  { return new(*p) }
 func (r *Retention) clone() Object { return new(*r) }
 func (l *Limits) clone() Object    { return new(*l) }
+func (p *Policy) clone() Object    { return new(*p) }
 
 func (s *Status) status() *Status { return s }
 

@@ -72,6 +72,15 @@ var tables = []*table{
 		},
 	},
 	{
+		kind: registry.KindPolicy, name: "policy", key: []string{"id"},
+		columns: []string{"id boolean", "require_saved_plan boolean"},
+		row: func(c *copyBuffer, o registry.Object) error {
+			c.bool(true)
+			c.bool(o.(*registry.Policy).RequireSavedPlan)
+			return nil
+		},
+	},
+	{
 		kind: registry.KindCustomer, name: "customers", key: []string{"id"}, place: []string{"name"}, retired: "retired_at = now()",
 		columns: []string{
 			"id uuid", "name text", "metadata jsonb", "events_per_second double precision", "burst bigint",
@@ -372,7 +381,7 @@ func objectID(o registry.Object) string {
 		return id.String()
 	}
 	switch o.(type) {
-	case *registry.Retention, *registry.Limits:
+	case *registry.Retention, *registry.Limits, *registry.Policy:
 		return "true"
 	}
 	return o.Address().Name()

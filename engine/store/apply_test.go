@@ -108,6 +108,9 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 		add(&registry.Limits{Addr: registry.LimitsAddress, Connections: int64(r.IntN(2)), ConnectionsPerAddress: int64(r.IntN(2)), Device: rate(), Customer: rate()})
 	}
 	if maybe() {
+		add(&registry.Policy{Addr: registry.PolicyAddress, RequireSavedPlan: maybe()})
+	}
+	if maybe() {
 		add(&registry.Retention{Addr: registry.RetentionAddress, Raw: time.Hour + span(), CompressAfter: span()})
 	}
 	return registry.Declare(objects)
@@ -183,7 +186,7 @@ func randomMoves(r *rand.Rand, current, desired *registry.Snapshot) (list []regi
 	}
 	for o := range current.Objects {
 		a := o.Address()
-		if n := len(free[a.Kind]); n > 0 && !wanted[a] && a.Kind != registry.KindPlatform && a.Kind != registry.KindRetention && a.Kind != registry.KindLimits {
+		if n := len(free[a.Kind]); n > 0 && !wanted[a] && a.Kind != registry.KindPlatform && a.Kind != registry.KindRetention && a.Kind != registry.KindLimits && a.Kind != registry.KindPolicy {
 			i := r.IntN(n)
 			list = append(list, registry.Moved{From: a, To: free[a.Kind][i]})
 			free[a.Kind] = slices.Delete(free[a.Kind], i, i+1)
@@ -497,7 +500,7 @@ func TestApplyConverges(t *testing.T) {
 }
 
 // desiredKinds are really deleted, and lose nothing by it.
-var desiredKinds = map[registry.Kind]bool{registry.KindPlatform: true, registry.KindRetention: true, registry.KindLimits: true}
+var desiredKinds = map[registry.Kind]bool{registry.KindPlatform: true, registry.KindRetention: true, registry.KindLimits: true, registry.KindPolicy: true}
 
 const mill = `customer.acme project.acme/mill site.acme/mill/north parameter.acme/mill/voltage `
 

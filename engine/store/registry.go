@@ -51,7 +51,7 @@ func loadRegistry(ctx context.Context, tx pgx.Tx) (*registry.Snapshot, error) {
 	}{
 		{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
 		{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
-		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits},
+		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits}, {"policy", l.loadPolicy},
 	} {
 		if err := step.load(); err != nil {
 			if unreadable := (*UnreadableError)(nil); errors.As(err, &unreadable) {
@@ -545,5 +545,11 @@ func (l *loader) loadLimits() error {
 			Status: l.status(r, 0), Addr: registry.LimitsAddress, Connections: r.count(3), ConnectionsPerAddress: r.count(4),
 			Device: r.rate(5), Customer: r.rate(7),
 		})
+	})
+}
+
+func (l *loader) loadPolicy() error {
+	return l.each(`SELECT managed, managed_by, false, require_saved_plan FROM policy`, func(r row) {
+		l.objects = append(l.objects, &registry.Policy{Status: l.status(r, 0), Addr: registry.PolicyAddress, RequireSavedPlan: r.bool(3)})
 	})
 }
