@@ -138,12 +138,7 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 	}
 	defer db.Close()
 	execute := func(ctx context.Context, lock *store.Lock) error {
-		if saved.Plan.Registry == uuid.Nil {
-			err = firstPlan(ctx, db, saved.Plan, name)
-		} else {
-			err = db.CheckBase(ctx, saved.Plan)
-		}
-		if err != nil {
+		if err := verify(ctx, s, db, saved.Plan, name); err != nil {
 			return err
 		}
 		a := applyView{planView: viewPlan(saved.Plan), Version: saved.Plan.BaseVersion}
@@ -172,12 +167,30 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 	return err
 }
 
-// firstPlan readies a plan that was made for a database without tables: for this one, when there is nothing in it.
-func firstPlan(ctx context.Context, db *store.Store, plan *registry.Plan, name string) error {
+// verify refuses a saved plan that the registry as it is does not lead to: its file is not sealed with a secret.
+func verify(ctx context.Context, s *streams, db *store.Store, plan *registry.Plan, name string) error {
+	progress := s.progress("Reading the registry")
+	defer progress.stop()
+	if plan.Registry != uuid.Nil {
+		if err := db.CheckBase(ctx, plan); err != nil {
+			return err
+		}
+	}
 	current, err := db.LoadRegistry(ctx)
+	if err == nil && plan.Registry == uuid.Nil {
+		err = firstPlan(current, plan, name)
+	}
 	if err != nil {
 		return err
 	}
+	if err := plan.Verify(current); err != nil {
+		return fmt.Errorf("%s: %w.\nMake the plan again: nsready plan -out %s", name, err, shellQuote(name))
+	}
+	return nil
+}
+
+// firstPlan readies a plan that was made for a database without tables: for this one, when there is nothing in it.
+func firstPlan(current *registry.Snapshot, plan *registry.Plan, name string) error {
 	empty := current.Version == 0
 	for range current.Objects {
 		empty = false

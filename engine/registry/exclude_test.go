@@ -69,6 +69,7 @@ func TestLeavingOutProperties(t *testing.T) {
 		if seed%3 == 0 {
 			addresses, part = nil, plan.KeepAll()
 		}
+		follows(t, seed, part, current)
 		rest := plan.Changes
 		for _, c := range part.Changes {
 			i := slices.IndexFunc(rest, func(o Change) bool { return reflect.DeepEqual(o, c) })

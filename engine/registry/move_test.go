@@ -439,6 +439,7 @@ func TestDiffMoves(t *testing.T) {
 				refused++
 				break
 			}
+			follows(t, seed, plan, current)
 			moves += plan.Count().Moves
 			after := applied(t, current, plan)
 			if left := Diff(after, desired); !left.Empty() || left.Refusal() != nil {

@@ -81,6 +81,7 @@ func TestTargetProperties(t *testing.T) {
 		}
 		target := []Address{plan.Changes[r.IntN(len(plan.Changes))].Address}
 		part := plan.Target(target)
+		follows(t, seed, part, current)
 		rest := plan.Changes
 		for _, c := range part.Changes {
 			i := slices.IndexFunc(rest, func(o Change) bool { return reflect.DeepEqual(o, c) })
