@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
@@ -124,12 +125,12 @@ func renderDiagnostics(paint func(color, string) string, list []diagnostic) []by
 		if d.Code != "" {
 			title += " " + d.Code
 		}
-		fmt.Fprintf(&out, "%s: %s\n", paint(tint, title), paint(bold, d.Summary))
+		fmt.Fprintf(&out, "%s: %s\n", paint(tint, title), paint(bold, cleanText(d.Summary)))
 		if strings.TrimSpace(d.Snippet) != "" {
 			printSnippet(&out, paint, d, tint)
 		}
 		if d.Detail != "" {
-			fmt.Fprintf(&out, "\n%s\n", d.Detail)
+			fmt.Fprintf(&out, "\n%s\n", cleanText(d.Detail))
 		}
 		if more := alike[like] - maxAlike; more > 0 && shown[like] == maxAlike {
 			fmt.Fprintf(&out, "\n… and %s more like it (-json lists all)\n", grouped(more))
@@ -209,6 +210,20 @@ func clean(s string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
+// cleanText is clean for a text of several lines, which keeps its quotes.
+func cleanText(s string) string {
+	var out strings.Builder
+	for _, r := range s {
+		if r == '\n' || r == '\t' || strconv.IsPrint(r) {
+			out.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		out.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return out.String()
+}
+
 // writeJSON writes one document.
 func writeJSON(w io.Writer, v any) error {
 	var out bytes.Buffer
@@ -218,8 +233,27 @@ func writeJSON(w io.Writer, v any) error {
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(cleanJSON(out.Bytes()))
 	return err
+}
+
+// cleanJSON escapes in an encoded document what is not printable and JSON lets stand: a terminal may take U+009B for an escape.
+func cleanJSON(text []byte) []byte {
+	hidden := func(r rune) bool { return r >= 0x7f && !strconv.IsPrint(r) && r != utf8.RuneError }
+	if bytes.IndexFunc(text, hidden) < 0 {
+		return text
+	}
+	var out bytes.Buffer
+	for _, r := range string(text) {
+		if !hidden(r) {
+			out.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&out, `\u%04x`, unit)
+		}
+	}
+	return out.Bytes()
 }
 
 // failure is what a command prints under -json when it could not do its work.

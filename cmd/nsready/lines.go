@@ -144,7 +144,7 @@ func (st *lines) write(level, kind, message string, l line) {
 	e := json.NewEncoder(&text)
 	e.SetEscapeHTML(false)
 	if st.err = e.Encode(l); st.err == nil {
-		_, st.err = st.out.Write(text.Bytes())
+		_, st.err = st.out.Write(cleanJSON(text.Bytes()))
 	}
 }
 

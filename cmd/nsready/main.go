@@ -156,7 +156,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case interrupted():
 		fmt.Fprintln(stderr, "Interrupted.")
 	default:
-		fmt.Fprintln(stderr, "Error:", err)
+		fmt.Fprintln(stderr, "Error:", cleanText(err.Error()))
 	}
 	if interrupted() {
 		return exitInterrupted
