@@ -66,7 +66,7 @@ Example:
 	if err != nil {
 		return err
 	}
-	v, _, err := readDrift(ctx, db, live)
+	v, _, err := readDrift(ctx, db, live, true)
 	if err != nil {
 		return err
 	}
@@ -84,13 +84,13 @@ Example:
 	return err
 }
 
-// readDrift compares the registry with what the last apply left behind, which it returns too; that is nil when nothing was
-// changed since, and then nothing is read.
-func readDrift(ctx context.Context, db *store.Store, live *registry.Snapshot) (v driftView, applied *registry.Snapshot, err error) {
+// readDrift compares the registry with what the last apply left behind, which it returns too. Unless it is thorough, that is nil
+// when nothing is said to have changed since, and nothing is read: a change that no trigger saw goes unnoticed then.
+func readDrift(ctx context.Context, db *store.Store, live *registry.Snapshot, thorough bool) (v driftView, applied *registry.Snapshot, err error) {
 	v = driftView{FormatVersion: formatVersion, Version: live.Version, Drift: []driftEntry{}, Unmanaged: []registry.Address{}}
 	var drift []registry.Drifted
 	var audit store.Audit
-	if live.Version > 0 && live.AppliedRevision != live.Revision {
+	if live.Version > 0 && (thorough || live.AppliedRevision != live.Revision) {
 		if applied, err = db.StateAt(ctx, live.Version); err != nil {
 			return v, nil, err
 		}
@@ -130,9 +130,9 @@ func unmanaged(live *registry.Snapshot) (list []registry.Drifted) {
 }
 
 // attribute says of a plan what each change is due to, and returns what was changed by hand. Of a registry whose last apply
-// was not recorded neither is known: then the error is a *store.ErrNotRecorded.
-func attribute(ctx context.Context, db *store.Store, live *registry.Snapshot, plan *registry.Plan) ([]driftEntry, error) {
-	v, applied, err := readDrift(ctx, db, live)
+// was not recorded neither is known: then the error is a *store.ErrNotRecorded. thorough is as for readDrift.
+func attribute(ctx context.Context, db *store.Store, live *registry.Snapshot, plan *registry.Plan, thorough bool) ([]driftEntry, error) {
+	v, applied, err := readDrift(ctx, db, live, thorough)
 	if err != nil {
 		return nil, err
 	}

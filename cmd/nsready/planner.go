@@ -29,9 +29,10 @@ type planner struct {
 	lines *lines // of -json=stream; else nil
 
 	// Of apply and rollback, which execute the plan.
-	locks locking
-	why   occasion
-	ask   approval
+	executes bool
+	locks    locking
+	why      occasion
+	ask      approval
 }
 
 func (p *planner) register(f *flags) {
@@ -58,6 +59,7 @@ func (p *planner) registerLimits(f *flags) {
 
 // registerExecution registers what a command has that executes its plan. args are those of the command.
 func (p *planner) registerExecution(f *flags, args []string) {
+	p.executes = true
 	p.locks.register(f)
 	p.why.register(f)
 	p.ask.register(f, args)
@@ -89,9 +91,10 @@ func (p *planner) compare(ctx context.Context, db *store.Store, current, declare
 	if err := problems(plan); err != nil {
 		return v, err
 	}
-	drift, err := attribute(ctx, db, current, plan)
+	gate := slices.Contains(p.failOn, "drift")
+	drift, err := attribute(ctx, db, current, plan, gate || p.executes || !plan.Empty())
 	unknown := (*store.ErrNotRecorded)(nil)
-	switch gate := slices.Contains(p.failOn, "drift"); {
+	switch {
 	case errors.As(err, &unknown) && !gate: // the next apply is the first that is recorded
 	case errors.As(err, &unknown):
 		return v, fmt.Errorf("-fail-on=drift: %w", err)
@@ -123,7 +126,7 @@ func (p *planner) compare(ctx context.Context, db *store.Store, current, declare
 	v = viewPlan(plan)
 	v.Impact, v.ByHand = report, drift
 	v.savedOnly = current.RequiresSavedPlan() || declared.RequiresSavedPlan()
-	v.unsettled = !plan.Partial() && current.Version > 0 && current.AppliedRevision != current.Revision
+	v.unsettled = !plan.Partial() && current.Version > 0 && (current.AppliedRevision != current.Revision || len(drift) > 0)
 	return v, nil
 }
 

@@ -156,7 +156,7 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 		if err := checkBase(plan, id, version, revision); err != nil {
 			return err
 		}
-		if plan.Empty() && (version == 0 || revision == last.settled) {
+		if plan.Empty() && (version == 0 || revision == last.settled && plan.Drift == 0) {
 			return nil
 		}
 		failpoint.Hit("store.plan-locked")

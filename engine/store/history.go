@@ -280,7 +280,7 @@ type recording struct {
 // record begins to write down what a plan changes, while the database makes the changes; whoever calls it waits for r.encoding.
 // revision is that of the registry now.
 func record(plan *registry.Plan, last lastVersion, revision int64) *recording {
-	r := &recording{last: last, plan: plan, exact: last.recorded && last.settled == revision}
+	r := &recording{last: last, plan: plan, exact: last.recorded && last.settled == revision && plan.Drift == 0}
 	if r.exact {
 		r.encoding.Go(func() { r.encoded, r.err = encodeChanges(plan.Changes) })
 	}
