@@ -5,9 +5,21 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/nsready/nsready/engine/registry"
 )
 
 var errSavedPlanRequired = errors.New("the policy of the registry is require_saved_plan: a plan is saved and looked at before it is applied; nothing was changed")
+
+var errPolicyRolledBack = errors.New("the version to go back to had no policy require_saved_plan, and a rollback does not take it back; nothing was changed. Take it out of the declaration first, with a saved plan")
+
+// takesPolicyBack reports whether a plan ends that saved plans alone are applied.
+func (v *planView) takesPolicyBack() bool {
+	return slices.ContainsFunc(v.Changes, func(c registry.Change) bool {
+		after, ok := c.After.(*registry.Policy)
+		return c.Address == registry.PolicyAddress && (!ok || !after.RequireSavedPlan)
+	})
+}
 
 // savedPlanRequired refuses an apply that has planned for itself, with the commands to use instead of it.
 func savedPlanRequired(f *flags, args []string) error {

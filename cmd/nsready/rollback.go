@@ -55,6 +55,9 @@ Example:
 		if a.Empty() {
 			return p.end(s, &a)
 		}
+		if a.savedOnly && a.takesPolicyBack() {
+			return errPolicyRolledBack
+		}
 		if err := p.ask.approve(ctx, s, a.Summary.question(), p.json); err != nil {
 			return err
 		}
