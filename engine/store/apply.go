@@ -133,8 +133,10 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 	committing := false
 	// The commit is never cut short: it would be unknown whether it took place.
 	err = pgx.BeginFunc(context.WithoutCancel(ctx), s.pool, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true), set_config('nsready.apply', 'on', true)`,
-			fmt.Sprintf("%dms", applyWait.Milliseconds()), "nsready apply "+by.String())
+		// One that says nothing more for as long as its lease, stopped or cut off, does not keep its rows from others either.
+		_, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true), set_config('nsready.apply', 'on', true),
+			set_config('idle_in_transaction_session_timeout', $3, true)`,
+			fmt.Sprintf("%dms", applyWait.Milliseconds()), "nsready apply "+by.String(), fmt.Sprintf("%dms", lock.lease.Milliseconds()))
 		if err != nil {
 			return err
 		}

@@ -246,6 +246,32 @@ func TestApplyIsSealedByItsLock(t *testing.T) {
 	}
 }
 
+// An apply that is stopped in the middle, as by SIGSTOP or a network that is cut, ends with its lease, and leaves the way free.
+func TestStoppedApplyKeepsNobodyWaiting(t *testing.T) {
+	s := migrated(t)
+	ctx := testContext(t)
+	wants := locking("pat@press-pc")
+	wants.Lease = time.Second
+	lock := take(t, s, wants)
+	plan := registry.Diff(load(t, s), estate(t, mill))
+	other := registry.Diff(load(t, s), registry.Declare([]registry.Object{&registry.Customer{Addr: registry.NewAddress(registry.KindCustomer, "first")}}))
+	stopped := sync.OnceValue(func() error {
+		_, err := s.Apply(ctx, other, Author{User: "sam"}) // waits for the lock, and then for the rows
+		return err
+	})
+	_, err := lock.Apply(WithProgress(ctx, func(registry.Kind, int) {
+		if err := stopped(); err != nil {
+			t.Errorf("another apply: %v", err)
+		}
+	}), plan, Author{User: "pat"})
+	if err == nil {
+		t.Error("the stopped apply was committed")
+	}
+	if live := load(t, s); live.Version != 1 || len(live.Customers) != 1 || live.Customers[0].Addr.Name() != "first" {
+		t.Errorf("the registry is at version %d and has %v", live.Version, live)
+	}
+}
+
 func TestForceUnlock(t *testing.T) {
 	s := migrated(t)
 	ctx := testContext(t)
