@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"strings"
+	"unicode/utf8"
 )
 
 // argsVariable holds flags for every command. With the name of a command behind it, as in NSREADY_CLI_ARGS_dlq_ls, it holds
@@ -63,25 +64,25 @@ func (f *flags) parseVariables() error {
 // splitWords splits text as a shell would, at white space that is not quoted. It expands nothing.
 func splitWords(text string) (words []string, err error) {
 	var word strings.Builder
-	var quote rune // the one that is open
+	var quote byte // the one that is open
 	opened, inWord, escaped := 0, false, false
-	for i, r := range []rune(text) {
-		switch {
+	for i := range len(text) { // a name of a file need not be UTF-8
+		switch r := text[i]; {
 		case escaped:
-			if quote == '"' && !strings.ContainsRune("\"\\$`", r) {
+			if quote == '"' && strings.IndexByte("\"\\$`", r) < 0 {
 				word.WriteByte('\\')
 			}
-			word.WriteRune(r)
+			word.WriteByte(r)
 			escaped = false
 		case r == '\\' && quote != '\'':
 			inWord, escaped = true, true
 		case quote != 0 && r == quote:
 			quote = 0
 		case quote != 0:
-			word.WriteRune(r)
+			word.WriteByte(r)
 		case r == '\'' || r == '"':
-			inWord, quote, opened = true, r, i+1
-		case strings.ContainsRune(" \t\r\n", r):
+			inWord, quote, opened = true, r, utf8.RuneCountInString(text[:i])+1
+		case strings.IndexByte(" \t\r\n", r) >= 0:
 			if inWord {
 				words = append(words, word.String())
 				word.Reset()
@@ -89,7 +90,7 @@ func splitWords(text string) (words []string, err error) {
 			inWord = false
 		default:
 			inWord = true
-			word.WriteRune(r)
+			word.WriteByte(r)
 		}
 	}
 	switch {

@@ -3,7 +3,6 @@ package main
 import (
 	"slices"
 	"testing"
-	"unicode/utf8"
 )
 
 func TestSplitWords(t *testing.T) {
@@ -15,7 +14,7 @@ func TestSplitWords(t *testing.T) {
 		{`-target "device.Acme Mills/energy" -out ''`, []string{"-target", "device.Acme Mills/energy", "-out", ""}},
 		{`'a "b" \c'`, []string{`a "b" \c`}}, {`"a 'b' \" \\ \$ \x"`, []string{`a 'b' " \ $ \x`}},
 		{`a\ b c\\ \'`, []string{"a b", `c\`, "'"}}, {`-m='new presses'" in hall"\ 3`, []string{"-m=new presses in hall 3"}},
-		{"$HOME `id` *", []string{"$HOME", "`id`", "*"}}, {"é 'ü ö'", []string{"é", "ü ö"}},
+		{"$HOME `id` *", []string{"$HOME", "`id`", "*"}}, {"é 'ü ö'", []string{"é", "ü ö"}}, {"-out \xff\\\xfe", []string{"-out", "\xff\xfe"}},
 	} {
 		if got, err := splitWords(c.text); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, %v; want %q", c.text, got, err, c.want)
@@ -34,7 +33,7 @@ func TestSplitWords(t *testing.T) {
 func FuzzSplitWords(f *testing.F) {
 	f.Add("-target 'a b'", "c\\\"")
 	f.Fuzz(func(t *testing.T, a, b string) {
-		if words, err := splitWords(shellQuote(a) + " " + shellQuote(b)); utf8.ValidString(a+b) && (err != nil || !slices.Equal(words, []string{a, b})) {
+		if words, err := splitWords(shellQuote(a) + " " + shellQuote(b)); err != nil || !slices.Equal(words, []string{a, b}) {
 			t.Errorf("%q and %q are %q, %v", a, b, words, err)
 		}
 		_, _ = splitWords(a) // whatever it is, it ends
