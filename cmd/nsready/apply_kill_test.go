@@ -166,7 +166,7 @@ func TestApplyKilledAtEachStep(t *testing.T) {
 			times++
 		}
 		t.Logf("killed %d times at %s", times, name)
-		const tables = 9
+		const tables = 10
 		if want := map[bool]int{true: tables, false: 1}[strings.HasPrefix(name, "store.plan-table")]; times != want {
 			t.Errorf("%s was hit %d times, want %d", name, times, want)
 		}
