@@ -121,11 +121,13 @@ func (s *Store) Lock(ctx context.Context, want Locking) (*Lock, error) {
 				   clock_timestamp(), clock_timestamp(), clock_timestamp() + $8)
 			WHERE l.expires_at <= clock_timestamp()`
 		l.id = uuid.New()
-		tag, err := s.pool.Exec(ctx, take, l.id, want.Operation, want.Who, want.Job, want.PID, want.Version, machine(), want.Lease)
-		if err != nil {
+		taken, err := s.execWhole(ctx, take, l.id, want.Operation, want.Who, want.Job, want.PID, want.Version, machine(), want.Lease)
+		switch {
+		case err != nil:
 			return nil, fmt.Errorf("locking the registry: %w", s.schemaError(ctx, err))
-		}
-		if tag.RowsAffected() == 1 {
+		case taken == 1 && ctx.Err() != nil:
+			return nil, fmt.Errorf("locking the registry: %w", errors.Join(context.Cause(ctx), l.Release(ctx)))
+		case taken == 1:
 			return l, nil
 		}
 		held, err := s.LockStatus(ctx)
@@ -156,6 +158,21 @@ func (s *Store) Lock(ctx context.Context, want Locking) (*Lock, error) {
 			return nil, fmt.Errorf("waiting for the registry's lock: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// execWhole executes a statement and returns how many rows it affected. One that was sent is waited for when ctx ends, for five
+// seconds, so that it is known what it did.
+func (s *Store) execWhole(ctx context.Context, sql string, args ...any) (rows int64, err error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	whole, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, cancel) })()
+	tag, err := conn.Exec(whole, sql, args...)
+	return tag.RowsAffected(), err
 }
 
 // Keep renews the lock until ctx ends, and then returns nil, or until the lock is lost, and then returns ErrLockLost.

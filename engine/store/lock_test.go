@@ -108,6 +108,38 @@ func ended(t *testing.T) int {
 	return cmd.Process.Pid
 }
 
+// Who is interrupted while the database gives it the lock leaves none behind.
+func TestLockThatNobodyWantsAnyMore(t *testing.T) {
+	s := migrated(t)
+	other, err := s.pool.Begin(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Rollback(testContext(t))
+	if _, err := other.Exec(testContext(t), `INSERT INTO registry_lock (operation, who, job, pid, version, expires_at) VALUES ('', '', '', 0, '', now())`); err != nil {
+		t.Fatal(err)
+	}
+	asking := func(state string) bool {
+		return query1[bool](t, s, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
+			AND query LIKE 'INSERT INTO registry_lock AS%' AND `+state+`)`)
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	done := make(chan error, 1)
+	go func() { _, err := s.Lock(ctx, locking("pat@press-pc")); done <- err }()
+	waitFor(t, func() bool { return asking("wait_event_type = 'Lock'") })
+	cancel()
+	if err := other.Rollback(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+	waitFor(t, func() bool { return !asking("true") })
+	if l, err := s.LockStatus(testContext(t)); l != nil || err != nil {
+		t.Errorf("left behind: %+v, %v", l, err)
+	}
+}
+
 func TestLockSaysWhomItWaitsFor(t *testing.T) {
 	s := migrated(t)
 	pat := take(t, s, locking("pat@press-pc"))
