@@ -244,6 +244,9 @@ func TestARegistryThatCannotBeTaken(t *testing.T) {
 		{"devices are gone", "CREATE TABLE kept AS TABLE devices; DELETE FROM kept WHERE false; TRUNCATE devices CASCADE",
 			"table devices: all 4 devices are gone, and no apply did that; put them back, by an apply or from a backup",
 			"INSERT INTO devices OVERRIDING SYSTEM VALUE TABLE kept; DROP TABLE kept"},
+		{"devices are retired", "UPDATE devices SET retired_at = now()",
+			"table devices: all 4 devices are gone or retired, and no apply did that; put them back, by an apply or from a backup",
+			"UPDATE devices SET retired_at = NULL"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := s.engine.Snapshot()

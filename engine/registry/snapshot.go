@@ -277,7 +277,18 @@ func assignIDs(o Object, id func(Address) uuid.UUID) {
 	}
 }
 
-// String summarises the snapshot, such as "2 customers, 3 projects, 4 sites, 24 devices, 9 parameters, 5 thresholds".
+// InUse counts the objects that are not retired.
+func InUse[T Object](objects []T) int {
+	n := 0
+	for _, o := range objects {
+		if !o.status().Retired {
+			n++
+		}
+	}
+	return n
+}
+
+// String says how much is in use, such as "2 customers, 3 projects, 4 sites, 24 devices, 9 parameters, 5 thresholds".
 func (s *Snapshot) String() string {
 	count := func(n int, noun string) string {
 		if n != 1 {
@@ -286,7 +297,7 @@ func (s *Snapshot) String() string {
 		return strconv.Itoa(n) + " " + noun
 	}
 	return strings.Join([]string{
-		count(len(s.Customers), "customer"), count(len(s.Projects), "project"), count(len(s.Sites), "site"),
-		count(len(s.Devices), "device"), count(len(s.Parameters), "parameter"), count(len(s.Thresholds), "threshold"),
+		count(InUse(s.Customers), "customer"), count(InUse(s.Projects), "project"), count(InUse(s.Sites), "site"),
+		count(InUse(s.Devices), "device"), count(InUse(s.Parameters), "parameter"), count(InUse(s.Thresholds), "threshold"),
 	}, ", ")
 }
