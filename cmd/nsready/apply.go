@@ -151,7 +151,11 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 		if err := p.present(s, &a); err != nil {
 			return err
 		}
-		return p.execute(ctx, s, lock, &a, p.why.of("")) // of which commit the plan was made is not known here
+		by := p.why.of("")
+		if isCommit(saved.Commit) { // CI may have gone on since
+			by.Commit = saved.Commit
+		}
+		return p.execute(ctx, s, lock, &a, by)
 	}
 	err = p.locks.hold(ctx, s, &p.target, db, "apply", execute)
 	if errors.Is(err, store.ErrNoSchema) {

@@ -45,7 +45,11 @@ func showPlan(s *streams, name string, asJSON, expand bool) error {
 	if asJSON {
 		return writeJSON(s.stdout, v)
 	}
-	_, err = fmt.Fprintf(s.stdout, "Saved plan of %s by %s, made with nsready %s.\n\n", saved.Created.Format(time.RFC3339), clean(saved.Author), clean(saved.Tool))
+	commit := ""
+	if isCommit(saved.Commit) {
+		commit = ", at commit " + saved.Commit[:12]
+	}
+	_, err = fmt.Fprintf(s.stdout, "Saved plan of %s by %s%s, made with nsready %s.\n\n", saved.Created.Format(time.RFC3339), clean(saved.Author), commit, clean(saved.Tool))
 	if err != nil {
 		return err
 	}
