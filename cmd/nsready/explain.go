@@ -202,7 +202,10 @@ func printExplanation(out *bytes.Buffer, e explanation) {
 		}
 		fmt.Fprintf(out, "\n%s:\n\n", example.title)
 		for line := range strings.Lines(example.src) {
-			fmt.Fprintf(out, "    %s", line)
+			if line != "\n" {
+				out.WriteString("    ")
+			}
+			out.WriteString(line)
 		}
 	}
 }
