@@ -192,9 +192,26 @@ func Diff(current, desired *Snapshot) *Plan {
 		plan.Checksum, plan.Problems = d.plan.Checksum, d.plan.Problems
 		return plan
 	}
+	d.tellRenamed()
 	slices.Reverse(d.deletes)
 	d.plan.Changes = append(d.deletes, d.plan.Changes...)
 	return d.plan
+}
+
+// tellRenamed says of new devices with the external id of one that goes what was probably meant.
+func (d *differ) tellRenamed() {
+	gone := map[string]bool{}
+	for _, c := range d.deletes {
+		if was, ok := c.Before.(*Device); ok && c.Action == Delete && was.ExternalID != "" {
+			gone[was.ExternalID] = true
+		}
+	}
+	for i := range d.plan.Changes {
+		c := &d.plan.Changes[i]
+		if is, ok := c.After.(*Device); ok && c.Action == Create && c.Reason == "" && gone[is.ExternalID] {
+			c.Reason = "has the external_id of a device that goes; a moved block would keep its id and history"
+		}
+	}
 }
 
 // planFrom begins a plan for a registry, of the declaration of a name or, with "", of none.
