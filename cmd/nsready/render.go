@@ -108,7 +108,9 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 		fmt.Fprintf(&out, "%s, nsready will:\n\n", base)
 		printChanges(&out, paint, v, expand)
 		fmt.Fprintf(&out, "\nPlan: %s.\n", v.Summary.todo())
-		printImpacts(&out, v.Impact)
+		if printImpacts(&out, v.Impact); v.Impact == nil && v.DataLoss {
+			fmt.Fprintln(&out, "Data: stored telemetry is lost; how much was said when the plan was made.")
+		}
 	}
 	printOwnership(&out, paint, v.Plan)
 	printLeftOut(&out, v.Plan)
