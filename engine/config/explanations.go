@@ -1728,6 +1728,12 @@ customer "acme" {
 	},
 
 	{
+		Code: "NSL0021", Summary: "Stale before the next value is due",
+		Text:  "stale_after is not longer than the interval in which values come, so that the series is stale again and again although nothing is wrong. Let it be several intervals, or leave it out: without it a series is stale after three.",
+		Wrong: lintExample("unit        = \"V\"\ninterval    = \"1m\"\nstale_after = \"1m\""),
+		Right: lintExample("unit        = \"V\"\ninterval    = \"1m\"\nstale_after = \"5m\""),
+	},
+	{
 		Code: "NST0001", Summary: "Unknown device",
 		Text: "A test names a device by its address, such as acme/mill/north/press-01, or by its external id. The declaration has none like that.",
 		Wrong: `test "a" {

@@ -196,6 +196,14 @@ func (b *body) number(field, name string, v float64) bool {
 	return true
 }
 
+func (b *body) precision(v registry.Bound) {
+	if v.Set && (v.Value < 0 || v.Value > registry.MaxPrecision || v.Value != math.Trunc(v.Value)) {
+		b.omit("precision", "%s is no whole number from 0 to %d", v, registry.MaxPrecision)
+		return
+	}
+	b.bound("precision", v)
+}
+
 func (b *body) bound(name string, v registry.Bound) bool {
 	return v.Set && b.number(name, name, v.Value)
 }
@@ -600,6 +608,7 @@ func (w *writer) parameter(p *registry.Parameter) *parameter {
 	} else {
 		b.bound("max", p.Max)
 	}
+	b.precision(p.Precision)
 	if p.Required {
 		b.set("required", "required", "true")
 	}
@@ -607,6 +616,7 @@ func (w *writer) parameter(p *registry.Parameter) *parameter {
 	if b.duration("interval", p.Interval, time.Millisecond) {
 		said.proto.Interval = p.Interval
 	}
+	b.duration("stale_after", p.StaleAfter, time.Millisecond)
 	b.text("description", p.Description, maxText)
 	b.choice("on_violation", string(p.OnViolation), string(registry.Flag), string(registry.Reject), string(registry.Accept))
 	if p.Quality > 0 {

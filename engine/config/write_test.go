@@ -224,6 +224,8 @@ func TestWriteNamesWhatCannotBeSaid(t *testing.T) {
 		{&registry.Parameter{Addr: p.Child(registry.KindParameter, "Big One")}, `its key ends in "Big One", and a declared one is in lower case`},
 		{parameter(registry.Parameter{Name: "a "}), `parameter.acme/mill/x name: "a " begins or ends with a space`},
 		{parameter(registry.Parameter{Type: "text"}), `type: "text" is none of "float", "int", "bool"`},
+		{parameter(registry.Parameter{Precision: registry.BoundOf(2.5)}), `precision: 2.5 is no whole number from 0 to 15`},
+		{parameter(registry.Parameter{StaleAfter: -time.Second}), `stale_after: -1s is not at least 1ms`},
 		{parameter(registry.Parameter{OnViolation: "shout"}), `on_violation: "shout" is none of`},
 		{parameter(registry.Parameter{Min: registry.BoundOf(2), Max: registry.BoundOf(1)}), `max: 1 is below min`},
 		{parameter(registry.Parameter{Min: registry.BoundOf(inf)}), `min: +Inf is no number`},

@@ -144,7 +144,9 @@ type Parameter struct {
 	Min         Bound         `json:"min,omitzero"`
 	Max         Bound         `json:"max,omitzero"`
 	Required    bool          `json:"required,omitzero"`
-	Interval    time.Duration `json:"interval_ns,omitzero"` // expected time between values; 0 when not declared
+	Precision   Bound         `json:"precision,omitzero"`      // decimals that a value is shown with; stored ones stay whole
+	Interval    time.Duration `json:"interval_ns,omitzero"`    // expected time between values; 0 when not declared
+	StaleAfter  time.Duration `json:"stale_after_ns,omitzero"` // age of the newest value from which on it is stale; 0 when not declared
 	Description string        `json:"description,omitzero"`
 	OnViolation Violation     `json:"on_violation,omitzero"`
 	Quality     uint8         `json:"default_quality,omitzero"` // for values that come without one
@@ -187,6 +189,9 @@ type Retention struct {
 
 // RetentionAddress is the address of the registry's only Retention.
 var RetentionAddress = Address{KindRetention, "telemetry"}
+
+// MaxPrecision is the most decimals that a parameter can declare: a float64 has no more.
+const MaxPrecision = 15
 
 // ShortName turns a parameter's name into the last part of its key, by the rule of the original platform:
 // lower case, spaces to underscores, nothing else.
@@ -234,7 +239,7 @@ func (d *Device) Fields() []Field {
 func (p *Parameter) Fields() []Field {
 	return []Field{
 		{"name", p.Name}, {"unit", p.Unit}, {"type", string(p.Type)}, {"min", p.Min.String()}, {"max", p.Max.String()},
-		{"required", formatBool(p.Required)}, {"interval", formatDuration(p.Interval)},
+		{"precision", p.Precision.String()}, {"required", formatBool(p.Required)}, {"interval", formatDuration(p.Interval)}, {"stale_after", formatDuration(p.StaleAfter)},
 		{"description", p.Description}, {"on_violation", string(p.OnViolation)}, {"default_quality", formatInt(int(p.Quality))},
 		p.field(),
 	}

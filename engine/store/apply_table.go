@@ -196,7 +196,9 @@ type template struct {
 	Max            *float64           `json:"max"`
 	Required       bool               `json:"required"`
 	Description    *string            `json:"description"`
+	Precision      *float64           `json:"precision"`
 	Interval       *float64           `json:"interval_seconds"`
+	StaleAfter     *float64           `json:"stale_after_seconds"`
 	OnViolation    registry.Violation `json:"on_violation"`
 	DefaultQuality uint8              `json:"default_quality"`
 }
@@ -215,8 +217,14 @@ func templateMetadata(p *registry.Parameter) ([]byte, error) {
 	if p.Description != "" {
 		t.Description = &p.Description
 	}
+	if p.Precision.Set {
+		t.Precision = &p.Precision.Value
+	}
 	if seconds := p.Interval.Seconds(); seconds != 0 {
 		t.Interval = &seconds
+	}
+	if seconds := p.StaleAfter.Seconds(); seconds != 0 {
+		t.StaleAfter = &seconds
 	}
 	metadata, err := json.Marshal(t)
 	if err != nil {

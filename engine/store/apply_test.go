@@ -67,7 +67,7 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 				q := p.Child(registry.KindParameter, name)
 				add(&registry.Parameter{
 					Addr: q, Name: pick("Voltage", "Tank/Level (%)"), Unit: pick("", "V", "°C"),
-					Type: registry.DataType(pick("float", "int", "bool")), Min: bound(), Max: bound(), Required: maybe(), Interval: span(),
+					Type: registry.DataType(pick("float", "int", "bool")), Min: bound(), Max: bound(), Required: maybe(), Interval: span(), StaleAfter: span(), Precision: bound(),
 					Description: pick("", `a "b"`), OnViolation: registry.Violation(pick("flag", "reject", "accept")), Quality: uint8(r.IntN(256)), Lifecycle: lifecycle(),
 				})
 				if maybe() {

@@ -450,7 +450,9 @@ func parseTemplate(p *registry.Parameter, metadata []byte) {
 		Max            any `json:"max"`
 		Required       any `json:"required"`
 		Description    any `json:"description"`
+		Precision      any `json:"precision"`
 		Interval       any `json:"interval_seconds"`
+		StaleAfter     any `json:"stale_after_seconds"`
 		OnViolation    any `json:"on_violation"`
 		DefaultQuality any `json:"default_quality"`
 	}
@@ -467,7 +469,8 @@ func parseTemplate(p *registry.Parameter, metadata []byte) {
 	p.Min, p.Max = jsonBound(m.Min), jsonBound(m.Max)
 	p.Required = jsonTruth(m.Required)
 	p.Description, _ = m.Description.(string)
-	p.Interval = seconds(jsonBound(m.Interval).Value)
+	p.Precision = jsonBound(m.Precision)
+	p.Interval, p.StaleAfter = seconds(jsonBound(m.Interval).Value), seconds(jsonBound(m.StaleAfter).Value)
 	switch v, _ := m.OnViolation.(string); registry.Violation(v) {
 	case registry.Reject, registry.Accept:
 		p.OnViolation = registry.Violation(v)

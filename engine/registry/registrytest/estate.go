@@ -130,11 +130,14 @@ func (e *estate) project(a registry.Address) {
 		low := e.bound(-40, 0, 1e-9)
 		p := &registry.Parameter{
 			Addr: a.Child(registry.KindParameter, name), Name: e.pick(name, "Voltage", "e\u0301"), Unit: e.pick("", "V", "°C", " %{"),
-			Type: registry.DataType(e.pick("float", "int", "bool")), Min: low, Max: e.bound(1, 1e30, 12345678901234567890), Required: e.maybe(),
+			Type: registry.DataType(e.pick("float", "int", "bool")), Min: low, Max: e.bound(1, 1e30, 12345678901234567890), Precision: e.bound(0, 2, registry.MaxPrecision), Required: e.maybe(),
 			Description: e.pick("", "line\nline", `a "b"`), OnViolation: registry.Violation(e.pick("flag", "reject", "accept")), Quality: uint8(e.r.IntN(256)), Lifecycle: e.lifecycle(),
 		}
 		if e.maybe() {
 			p.Interval = e.span(time.Millisecond)
+		}
+		if e.maybe() {
+			p.StaleAfter = e.span(time.Millisecond)
 		}
 		e.add(p)
 		for _, name := range e.names(3) {

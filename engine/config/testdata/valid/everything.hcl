@@ -49,8 +49,10 @@ template "energy_meter" {
     type            = "float"
     min             = -0.5
     max             = 480
+    precision       = 1
     required        = true
     interval        = "1m"
+    stale_after     = "5m"
     description     = local.motd
     on_violation    = "reject"
     default_quality = 192
@@ -67,8 +69,9 @@ template "energy_meter" {
     }
   }
   parameter "running" {
-    type     = "bool"
-    interval = "250ms"
+    type      = "bool"
+    precision = 0
+    interval  = "250ms"
   }
 }
 
