@@ -287,7 +287,7 @@ func printField(out *bytes.Buffer, action registry.Action, f registry.FieldChang
 	if action != registry.Create {
 		value = showValue(f.Before) + " -> " + value
 	}
-	fmt.Fprintf(out, "      %s: %s%s\n", f.Name, value, rest)
+	fmt.Fprintf(out, "      %s: %s%s\n", clean(f.Name), value, rest)
 }
 
 // counted counts objects of a kind in words.

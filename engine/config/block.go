@@ -71,6 +71,7 @@ var schemas = map[string]*hcl.BodySchema{
 	"project":    projectSchema,
 	"site":       siteSchema,
 	"device":     deviceSchema,
+	"override":   overrideSchema,
 
 	"declaration": declarationSchema,
 	"moved":       movedSchema,

@@ -162,14 +162,15 @@ func (l *loader) site(b *block, in *each, p *project) {
 
 var deviceSchema = &hcl.BodySchema{
 	Attributes: attributes("type", "for_each", "name", "external_id", "status", "interval", "template", "parameters"),
-	Blocks:     []hcl.BlockHeaderSchema{{Type: "limits"}, {Type: "lifecycle"}},
+	Blocks:     append(labelled("override"), hcl.BlockHeaderSchema{Type: "limits"}, hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
-// device is a device whose template and parameters are yet to be resolved.
+// device is a device whose template, parameters and overrides are yet to be resolved.
 type device struct {
 	*registry.Device
 	template   reference
 	parameters []reference
+	overrides  []override
 	in         *each
 }
 
@@ -198,6 +199,13 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 	if !l.declare(d.Device, f.origin()) {
 		return
 	}
+	l.children(b, in, func(b *block, in *each) {
+		if b.kind == "override" {
+			if o, ok := l.override(b, in); ok {
+				d.overrides = append(d.overrides, o)
+			}
+		}
+	})
 	p.devices = append(p.devices, d)
 	declared := len(l.origins) - 1
 	if id := d.ExternalID; id != "" {
@@ -283,8 +291,9 @@ func (l *loader) resolve(p *project) {
 			slices.Sort(d.Parameters)
 			d.Parameters = slices.Compact(d.Parameters)
 		}
+		l.resolveOverrides(p, d, byShort, byName)
 		if d.Interval == 0 {
-			d.Interval = smallestInterval(d.Parameters, byShort)
+			d.Interval = smallestInterval(d.Device, byShort)
 		}
 	}
 }
@@ -298,12 +307,16 @@ func shortNames(t *template) []string {
 	return names
 }
 
-// smallestInterval returns how often a device with these parameters sends, or 0 when none of them says.
-func smallestInterval(names []string, byShort map[string]*parameter) time.Duration {
+// smallestInterval returns how often a device sends by its parameters and overrides, or 0 when none of them says.
+func smallestInterval(d *registry.Device, byShort map[string]*parameter) time.Duration {
 	var least time.Duration
-	for _, name := range names {
-		if p := byShort[name]; p != nil && p.proto.Interval > 0 && (least == 0 || p.proto.Interval < least) {
-			least = p.proto.Interval
+	for _, name := range d.Parameters {
+		interval := d.Override(name).Interval
+		if p := byShort[name]; p != nil && interval == 0 {
+			interval = p.proto.Interval
+		}
+		if interval > 0 && (least == 0 || interval < least) {
+			least = interval
 		}
 	}
 	return least

@@ -677,7 +677,7 @@ customer "acme" {
 	},
 	{
 		Code: "NSC0054", Summary: "Unknown parameter",
-		Text: "The project has no parameter of this name, neither of its own nor from a template that it or one of its devices has.",
+		Text: "The project has no parameter of this name, neither of its own nor from a template that it or one of its devices has. A device overrides only what it sends.",
 		Wrong: `customer "acme" {
   project "mill" {
     site "north" {
@@ -1410,6 +1410,45 @@ customer "acme" {
 	},
 	{Code: "NSC0098", Summary: "Variables not readable", Text: "A file with values for variables does not exist, is not a regular file, or may not be read."},
 	{Code: "NSC0099", Summary: "Declaration too large", Text: "The *.hcl files of a declaration and its modules may have 1 GiB together. Keep the devices in a CSV file for for_each."},
+	{
+		Code: "NSC0100", Summary: "Empty override",
+		Text: "An override says what holds for one device instead of what the template of a parameter says. A block that sets nothing looks as if it did: remove it.",
+		Wrong: `customer "acme" {
+  project "mill" {
+    parameter "voltage" {
+      max = 480
+    }
+    site "north" {
+      device "press-01" {
+        type       = "meter"
+        parameters = ["voltage"]
+
+        override "voltage" {
+        }
+      }
+    }
+  }
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+    parameter "voltage" {
+      max = 480
+    }
+    site "north" {
+      device "press-01" {
+        type       = "meter"
+        parameters = ["voltage"]
+
+        override "voltage" {
+          max = 520
+        }
+      }
+    }
+  }
+}
+`,
+	},
 	{
 		Code: "NSL0001", Summary: "Threshold without deadband",
 		Text: "A value that wavers around the limit makes the alert come and go with every sample. deadband says how far it must come back before the alert clears; a little more than the noise of the sensor is enough.",

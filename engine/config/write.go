@@ -89,6 +89,7 @@ type writer struct {
 type body struct {
 	w        *writer
 	addr     registry.Address
+	prefix   string // of the names of its fields
 	attrs    []attribute
 	comments []string
 }
@@ -100,6 +101,9 @@ type attribute struct {
 
 // omit leaves a field, or with "" the whole object, out.
 func (b *body) omit(field, reason string, args ...any) {
+	if field != "" {
+		field = b.prefix + field
+	}
 	u := Unsaid{b.addr, field, fmt.Sprintf(reason, args...)}
 	b.w.unsaid = append(b.w.unsaid, u)
 	b.comments = append(b.comments, comment(u))
@@ -602,17 +606,19 @@ func (w *writer) parameter(p *registry.Parameter) *parameter {
 	}
 	b.text("unit", p.Unit, maxName)
 	b.choice("type", string(p.Type), string(registry.TypeFloat), string(registry.TypeInt), string(registry.TypeBool))
-	b.bound("min", p.Min)
+	said := &parameter{short: short}
+	if b.bound("min", p.Min) {
+		said.proto.Min = p.Min
+	}
 	if p.Min.Set && p.Max.Set && p.Max.Value < p.Min.Value {
 		b.omit("max", "%s is below min", p.Max)
-	} else {
-		b.bound("max", p.Max)
+	} else if b.bound("max", p.Max) {
+		said.proto.Max = p.Max
 	}
 	b.precision(p.Precision)
 	if p.Required {
 		b.set("required", "required", "true")
 	}
-	said := &parameter{short: short}
 	if b.duration("interval", p.Interval, time.Millisecond) {
 		said.proto.Interval = p.Interval
 	}
@@ -685,7 +691,8 @@ func (w *writer) device(d *registry.Device, parameters map[string]*parameter) {
 	}
 	b.word("status", d.State, "active")
 	names := b.parameters(d.Parameters, parameters)
-	switch least := smallestInterval(names, parameters); {
+	overrides, bodies := b.overrides(d, names, parameters)
+	switch least := smallestInterval(&registry.Device{Parameters: names, Overrides: overrides}, parameters); {
 	case d.Interval == least:
 	case d.Interval == 0:
 		b.omit("interval", "it has none, and without one it is the %s of its parameters", least)
@@ -701,7 +708,44 @@ func (w *writer) device(d *registry.Device, parameters map[string]*parameter) {
 	}
 	w.rate("limits", limits)
 	w.lifecycle(d.Lifecycle)
+	for i, o := range overrides {
+		w.begin("override " + quoteText(o.Parameter))
+		w.attributes(bodies[i])
+		w.end()
+	}
 	w.end()
+}
+
+// overrides returns what can be said of a device's overrides, and the attributes of the blocks that say it.
+func (b *body) overrides(d *registry.Device, names []string, parameters map[string]*parameter) (said []registry.Override, bodies []*body) {
+	for _, o := range d.Overrides {
+		in := &body{w: b.w, addr: b.addr, prefix: "override." + o.Parameter + "."}
+		p := parameters[o.Parameter]
+		if p == nil || len(d.Parameters) > 0 && !slices.Contains(names, o.Parameter) {
+			b.omit("override."+o.Parameter, "the device sends no such parameter that its project declares")
+			continue
+		}
+		if own := o.Apply(&p.proto); own.Min.Set && own.Max.Set && own.Max.Value < own.Min.Value {
+			in.omit("max", "with this override max is %s, below min, which is %s", own.Max, own.Min)
+			o.Min, o.Max = registry.Bound{}, registry.Bound{}
+		}
+		in.bound("min", o.Min)
+		in.bound("max", o.Max)
+		if !in.duration("interval", o.Interval, time.Millisecond) {
+			o.Interval = 0
+		}
+		in.duration("stale_after", o.StaleAfter, time.Millisecond)
+		if o.OnViolation != "" {
+			in.set("on_violation", "on_violation", quoteText(string(o.OnViolation)))
+		}
+		in.bound("default_quality", o.Quality)
+		if len(in.attrs) == 0 {
+			b.comments = append(b.comments, in.comments...)
+			continue
+		}
+		said, bodies = append(said, o), append(bodies, in)
+	}
+	return said, bodies
 }
 
 func (w *writer) lifecycle(l registry.Lifecycle) {

@@ -85,6 +85,8 @@ func TestWriteIsReadAsItWas(t *testing.T) {
 		&registry.Parameter{Addr: registry.Address{Kind: registry.KindParameter}}, &registry.Threshold{Addr: registry.Address{Kind: registry.KindThreshold}},
 		&registry.Platform{Addr: registry.Address{Kind: registry.KindPlatform}}, &registry.Retention{Addr: registry.RetentionAddress},
 		&registry.Limits{Addr: registry.LimitsAddress},
+		&registry.Device{Addr: registry.Address{Kind: registry.KindDevice}, Overrides: []registry.Override{{Parameter: "voltage", Min: registry.BoundOf(1), Max: registry.BoundOf(1),
+			Interval: 1, StaleAfter: 1, OnViolation: registry.Flag, Quality: registry.BoundOf(1)}}},
 	} {
 		for _, f := range o.Fields() {
 			if key := string(o.Address().Kind) + " " + f.Name; len(values[key]) < 2 {
@@ -219,6 +221,11 @@ func TestWriteNamesWhatCannotBeSaid(t *testing.T) {
 		{device(registry.Device{Interval: -time.Hour}), `interval: -1h0m0s is not`},
 		{device(registry.Device{Interval: 0, Parameters: []string{"voltage"}}), `interval: it has none, and without one it is the 10s of its parameters`},
 		{device(registry.Device{Interval: time.Hour, Parameters: []string{"", "amps", "voltage", "voltage"}}), `parameters: its project has no parameter "", "amps", "voltage" a second time`},
+		{device(registry.Device{Parameters: []string{"voltage"}, Overrides: []registry.Override{{Parameter: "amps", Max: registry.BoundOf(1)}}}),
+			`override.amps: the device sends no such parameter`},
+		{device(registry.Device{Overrides: []registry.Override{{Parameter: "voltage", Min: registry.BoundOf(2), Max: registry.BoundOf(1), Quality: registry.BoundOf(3)}}}),
+			`override.voltage.max: with this override max is 1, below min, which is 2`},
+		{device(registry.Device{Overrides: []registry.Override{{Parameter: "voltage", Interval: -1}}}), `override.voltage.interval: -1ns is not at least 1ms`},
 		{device(registry.Device{Rate: registry.Rate{PerSecond: -1, Burst: 5}}), `limits.events_per_second: -1 events`},
 		{&registry.Parameter{Addr: registry.NewAddress(registry.KindParameter, "voltage")}, `parameter.voltage: there is no project that it is in`},
 		{&registry.Parameter{Addr: p.Child(registry.KindParameter, "Big One")}, `its key ends in "Big One", and a declared one is in lower case`},

@@ -18,9 +18,10 @@ type resolver struct {
 	limits   *limits
 
 	mu      sync.RWMutex
-	layouts map[string]*layout // by the keys joined
-	points  map[string]*fields // by project, measurement and the names of the fields joined
-	named   int                // bytes of points' keys
+	layouts map[string]*layout    // by the keys joined
+	own     map[ownLayout]*layout // of devices that override parameters
+	points  map[string]*fields    // by project, measurement and the names of the fields joined
+	named   int                   // bytes of points' keys
 }
 
 // layout is what is known of a list of parameter keys, in the order in which a device sends them.
@@ -30,6 +31,12 @@ type layout struct {
 	set        *telemetry.ParameterSet // the keys sorted
 	place      []int                   // of each key in set; nil when they come sorted
 	checked    bool                    // some parameter has a type or limits to check
+}
+
+// ownLayout is a list of keys that a device with overrides sends.
+type ownLayout struct {
+	device *registry.Device
+	shared *layout
 }
 
 // maxLayouts bounds a resolver's memory; past it the layouts are forgotten and built again.
@@ -51,7 +58,7 @@ func (s *Service) current() *resolver {
 	if r != nil {
 		before = r.limits
 	}
-	next := &resolver{snapshot: snapshot, oldest: maxAge, limits: newLimits(before, snapshot, s.time()), layouts: map[string]*layout{}, points: map[string]*fields{}}
+	next := &resolver{snapshot: snapshot, oldest: maxAge, limits: newLimits(before, snapshot, s.time()), layouts: map[string]*layout{}, own: map[ownLayout]*layout{}, points: map[string]*fields{}}
 	if snapshot.Retention != nil {
 		next.oldest = snapshot.Retention.Raw
 	}
@@ -96,6 +103,9 @@ func (s *Service) resolve(r *resolver, now telemetry.Micros, x *scratch) *Reject
 			return rejection
 		}
 		x.layout, x.owner = l, r
+	}
+	if len(device.Overrides) > 0 {
+		l = r.ownLayout(device, l)
 	}
 	e.Device, e.Time, e.Set, e.Source, e.EventID = raw.Device, raw.Time, l.set, raw.Protocol, raw.EventID
 	e.Quality = slices.Grow(x.quality[:0], len(raw.Metrics))
@@ -148,10 +158,7 @@ func (s *Service) layout(r *resolver, metrics []rawMetric) (*layout, *Rejection)
 			return nil, refuse(CodeDuplicateParameter, field, metrics[i].Key, "The event has this parameter twice.")
 		}
 		l.keys = append(l.keys, p.Key)
-		l.parameters = append(l.parameters, p)
-		if p.OnViolation != registry.Accept && (p.Min.Set || p.Max.Set || p.Type != registry.TypeFloat) {
-			l.checked = true
-		}
+		l.add(p)
 	}
 	sorted := slices.Sorted(slices.Values(l.keys))
 	l.set = s.sets.intern(sorted)
@@ -168,6 +175,35 @@ func (s *Service) layout(r *resolver, metrics []rawMetric) (*layout, *Rejection)
 	}
 	r.layouts[string(name)] = l
 	return l, nil
+}
+
+func (l *layout) add(p *registry.Parameter) {
+	l.parameters = append(l.parameters, p)
+	if p.OnViolation != registry.Accept && (p.Min.Set || p.Max.Set || p.Type != registry.TypeFloat) {
+		l.checked = true
+	}
+}
+
+// ownLayout finds or builds a layout with the parameters as a device has them.
+func (r *resolver) ownLayout(device *registry.Device, shared *layout) *layout {
+	name := ownLayout{device, shared}
+	r.mu.RLock()
+	l := r.own[name]
+	r.mu.RUnlock()
+	if l != nil {
+		return l
+	}
+	l = &layout{keys: shared.keys, set: shared.set, place: shared.place}
+	for _, p := range shared.parameters {
+		l.add(device.OwnParameter(p))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.own) >= maxLayouts+len(r.snapshot.Devices) {
+		clear(r.own)
+	}
+	r.own[name] = l
+	return l
 }
 
 // fill sets the values, qualities and attributes of e, in the order of the parameter set. e.Quality must have room.

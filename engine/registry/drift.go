@@ -117,11 +117,5 @@ func (m *matcher) edits(was, is Object) (list []FieldChange) {
 	if same(was, is) {
 		return list
 	}
-	before := was.Fields()
-	for i, f := range is.Fields() {
-		if before[i].Value != f.Value {
-			list = append(list, FieldChange{f.Name, before[i].Value, f.Value})
-		}
-	}
-	return list
+	return append(list, differences(was, is)...)
 }

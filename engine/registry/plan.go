@@ -405,12 +405,7 @@ func fieldChanges(c *Change) (list []FieldChange) {
 			}
 		}
 	case Update, Move, Import:
-		before := c.Before.Fields()
-		for i, f := range c.After.Fields() {
-			if before[i].Value != f.Value {
-				list = append(list, FieldChange{f.Name, before[i].Value, f.Value})
-			}
-		}
+		list = differences(c.Before, c.After)
 	}
 	return list
 }

@@ -66,6 +66,9 @@ func randomObjects(r *rand.Rand) []Object {
 				if maybe() {
 					d.Parameters = []string{"voltage"}
 				}
+				if o := (Override{Parameter: "voltage", Min: bound(), OnViolation: Violation(pick("", "flag"))}); maybe() {
+					d.Overrides = []Override{{Parameter: "current", Max: bound()}, o}[r.IntN(2):]
+				}
 				list = append(list, d)
 			}
 		}

@@ -15,7 +15,7 @@ import (
 type Object interface {
 	Address() Address
 	// Fields are the attributes that a plan compares, in display order, in canonical text.
-	// An unset attribute has the text "".
+	// An unset attribute has the text ""; one of an override is left out.
 	Fields() []Field
 	status() *Status
 }
@@ -108,6 +108,7 @@ type Device struct {
 	Interval   time.Duration `json:"interval_ns,omitzero"`
 	Parameters []string      `json:"parameters,omitzero"` // short names of the parameters it sends, sorted; nil when not declared
 	Rate       Rate          `json:"rate,omitzero"`       // zero for that of its customer, or of Limits
+	Overrides  []Override    `json:"overrides,omitzero"`  // of parameters of its project, none of them empty, sorted by their short names
 
 	ProjectID uuid.UUID `json:"project_id,omitzero"`
 	SiteID    uuid.UUID `json:"site_id,omitzero"`
@@ -228,12 +229,16 @@ func (p *Project) Fields() []Field { return []Field{{"description", p.Descriptio
 func (s *Site) Fields() []Field { return []Field{{"location", s.Location}, s.field()} }
 
 func (d *Device) Fields() []Field {
-	return []Field{
+	list := []Field{
 		{"type", d.Type}, {"external_id", d.ExternalID}, {"status", d.State},
 		{"interval", formatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
 		{"limits.events_per_second", d.Rate.perSecond()}, {"limits.burst", d.Rate.burst()},
 		d.field(),
 	}
+	for _, o := range d.Overrides {
+		list = append(list, o.fields()...)
+	}
+	return list
 }
 
 func (p *Parameter) Fields() []Field {
@@ -274,7 +279,7 @@ func same(a, b Object) bool {
 	case *Device:
 		b := b.(*Device)
 		return a.Type == b.Type && a.ExternalID == b.ExternalID && a.State == b.State && a.Interval == b.Interval &&
-			a.Rate == b.Rate && a.Lifecycle == b.Lifecycle && slices.Equal(a.Parameters, b.Parameters)
+			a.Rate == b.Rate && a.Lifecycle == b.Lifecycle && slices.Equal(a.Parameters, b.Parameters) && slices.Equal(a.Overrides, b.Overrides)
 	default:
 		return slices.Equal(a.Fields(), b.Fields())
 	}

@@ -291,7 +291,7 @@ func checkText(plan *registry.Plan) error {
 			return fmt.Errorf("the name in %q holds a NUL character or is not UTF-8, which the database cannot store", c.Address)
 		}
 		for _, f := range c.Fields {
-			if strings.IndexByte(f.After, 0) >= 0 || !utf8.ValidString(f.After) ||
+			if strings.IndexByte(f.After, 0) >= 0 || !utf8.ValidString(f.After) || strings.IndexByte(f.Name, 0) >= 0 || !utf8.ValidString(f.Name) ||
 				(f.Name == "metadata" || f.Name == "location") && nulEscape.MatchString(f.After) {
 				return fmt.Errorf("%s: %s holds a NUL character or is not UTF-8, which the database cannot store", c.Address, f.Name)
 			}

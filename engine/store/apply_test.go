@@ -94,6 +94,11 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 					if maybe() {
 						d.Parameters = []string{"a b", `c"{}`, "voltage"}[:1+r.IntN(3)]
 					}
+					for _, name := range []string{`c"{}`, "voltage"} {
+						if o := (registry.Override{Parameter: name, Min: bound(), Interval: span(), OnViolation: registry.Violation(pick("", "reject"))}); maybe() && !o.Empty() {
+							d.Overrides = append(d.Overrides, o)
+						}
+					}
 					add(d)
 				}
 			}

@@ -91,9 +91,10 @@ type loader struct {
 	customers  map[uuid.UUID]registry.Address
 	projects   map[uuid.UUID]registry.Address
 	sites      map[uuid.UUID]*site
-	parameters map[string]registry.Address // by key
-	names      map[string]string           // few values in many rows: types, states, units
-	lists      map[string][]string         // parameters of devices, by their binary form
+	parameters map[string]registry.Address    // by key
+	names      map[string]string              // few values in many rows: types, states, units
+	lists      map[string][]string            // parameters of devices, by their binary form
+	overrides  map[string][]registry.Override // of devices, by their JSON
 }
 
 type site struct {
@@ -286,7 +287,7 @@ func (l *loader) name(b []byte) string {
 func (l *loader) loadState() error {
 	l.customers, l.projects = map[uuid.UUID]registry.Address{}, map[uuid.UUID]registry.Address{}
 	l.sites, l.parameters = map[uuid.UUID]*site{}, map[string]registry.Address{}
-	l.names, l.lists = map[string]string{}, map[string][]string{}
+	l.names, l.lists, l.overrides = map[string]string{}, map[string][]string{}, map[string][]registry.Override{}
 	there := false
 	err := l.each(`SELECT s.revision, coalesce(v.version, 0)::bigint, coalesce(c.settled, 0), s.registry_id FROM registry_state s
 		LEFT JOIN (SELECT id, version FROM registry_versions
@@ -353,7 +354,7 @@ func (l *loader) loadDevices() error {
 	var currentID uuid.UUID
 	count := 0
 	err := l.each(`SELECT id, name, managed, managed_by, retired_at IS NOT NULL, site_id, device_type, external_id, status, ref,
-		reporting_interval_seconds, parameters, events_per_second, burst, prevent_destroy FROM devices`, func(r row) {
+		reporting_interval_seconds, parameters, events_per_second, burst, prevent_destroy, overrides FROM devices`, func(r row) {
 		if len(free) == 0 {
 			free = make([]registry.Device, 256)
 		}
@@ -371,7 +372,7 @@ func (l *loader) loadDevices() error {
 		d.Addr = current.addr.Child(registry.KindDevice, r.text(1))
 		d.Type, d.ExternalID, d.State = l.name(r.bytes(6)), r.text(7), l.name(r.bytes(8))
 		d.Interval, d.Parameters = seconds(r.float(10)), l.list(r.column(11, pgtype.TextArrayOID, pgtype.VarcharArrayOID))
-		d.Rate, d.Lifecycle = r.rate(12), r.lifecycle(14)
+		d.Rate, d.Lifecycle, d.Overrides = r.rate(12), r.lifecycle(14), l.overridden(r.json(15))
 		current.devices = append(current.devices, d)
 		count++
 	})

@@ -174,5 +174,21 @@ func (e *estate) device(a registry.Address, parameters []string) {
 	if len(e.external) > 0 && e.maybe() {
 		d.ExternalID, e.external = e.external[0], e.external[1:]
 	}
+	for _, name := range parameters {
+		if e.r.IntN(4) == 0 && (d.Parameters == nil || slices.Contains(d.Parameters, name)) {
+			o := registry.Override{Parameter: name, OnViolation: registry.Violation(e.pick("", "flag", "reject", "accept")), Quality: e.bound(0, 192, 255)}
+			o.Min, o.Max = e.bound(-1e6, 0), e.bound(1, 1e6)
+			if e.maybe() {
+				o.Interval = e.span(time.Millisecond)
+			}
+			if e.maybe() {
+				o.StaleAfter = e.span(time.Millisecond)
+			}
+			if !o.Empty() {
+				d.Overrides = append(d.Overrides, o)
+			}
+		}
+	}
+	registry.SortOverrides(d.Overrides)
 	e.add(d)
 }

@@ -112,6 +112,18 @@ customer "Acme Mills" {
         interval    = "1h30m"
         template    = "energy_meter"
         parameters  = ["tank level (%)"]
+
+        override "line_voltage" {
+          min             = -1
+          max             = "520"
+          interval        = "10s"
+          stale_after     = "1d"
+          on_violation    = "flag"
+          default_quality = 0
+        }
+        override "tank level (%)" {
+          max = local.stations.north
+        }
       }
       device "silent" {
         type = "controller"
@@ -140,6 +152,11 @@ customer "Acme Mills" {
         limits {
           events_per_second = each.value
           burst             = 10 * each.value
+        }
+        override "these" {
+          for_each    = { "Voltage, line to neutral" = "5s", running = null }
+          name        = each.key
+          stale_after = each.value
         }
       }
     }
