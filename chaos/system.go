@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	crand "crypto/rand"
 	"encoding/json"
@@ -200,10 +201,66 @@ func (s *System) CutPower() error {
 	if s.volume == nil {
 		return errors.New("cutting the power: the system has no volume of its own")
 	}
+	if err := s.freeze(); err != nil {
+		return fmt.Errorf("cutting the power: %w", err)
+	}
 	if err := s.volume.Cut(s.Kill); err != nil { // one that just starts may not use the volume yet
 		return err
 	}
 	return s.volume.On()
+}
+
+// freeze stops the service's threads before the power is cut. An fsync that is under way then is cut with it, and often reports
+// success for what is lost (ext4 on Linux 6.18: one in nine cuts with four writers). Nobody hears of that where the power is
+// really cut; a service that ran on would acknowledge it.
+func (s *System) freeze() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.process.Process.Signal(syscall.SIGSTOP); errors.Is(err, os.ErrProcessDone) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("stopping the service: %w", err)
+	}
+	tick := time.NewTicker(100 * time.Microsecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(5 * time.Second); ; <-tick.C {
+		frozen, err := frozen(s.process.Process.Pid)
+		if err != nil {
+			return fmt.Errorf("stopping the service: %w", err)
+		} else if frozen {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("stopping the service: its threads do not stop")
+		}
+	}
+}
+
+// frozen reports whether no thread of a process can run its code any more: each is stopped, or ends what it does in the
+// kernel and is stopped then. The first that stops makes the others.
+func frozen(pid int) (bool, error) {
+	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false, err
+	}
+	stopped := len(names) == 0
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue
+		} else if err != nil {
+			return false, err
+		}
+		state := text[bytes.LastIndexByte(text, ')')+2:][0] // proc(5)
+		switch state {
+		case 'T', 'Z', 'X':
+			stopped = true
+		case 'D':
+		default:
+			return false, nil
+		}
+	}
+	return stopped, nil
 }
 
 // CutPowerAfter cuts the power at a random moment of the next d.

@@ -691,6 +691,29 @@ func TestThresholdsRaiseAlerts(t *testing.T) {
 	expect(t, "back", s.rows(state), "resolved critical 240")
 }
 
+// What nobody sends any more cannot come back: alerts are resolved when their device is retired, whether anything comes in or
+// not, and when it was retired while the service was away.
+func TestAlertsOfRetiredDevicesAreResolved(t *testing.T) {
+	s := start(t)
+	send := func(device int) {
+		expect(t, "status", s.post("application/json", s.event(device, time.Now(), "voltage", "254")).status, 200)
+		s.drained()
+	}
+	retire := func(device int) {
+		s.exec("UPDATE devices SET retired_at = now() WHERE id = $1", s.device(device).ID)
+	}
+	state := func() string { return s.rows("SELECT state, severity, value FROM alerts ORDER BY id") }
+	send(0)
+	send(1)
+	expect(t, "above the threshold", state(), "firing critical 254\nfiring critical 254")
+	retire(0)
+	wait(t, "a resolved alert", func() bool { return state() == "resolved critical 254\nfiring critical 254" })
+	s.stop()
+	retire(1)
+	s.run()
+	wait(t, "two resolved alerts", func() bool { return state() == "resolved critical 254\nresolved critical 254" })
+}
+
 func TestHealth(t *testing.T) {
 	s := start(t)
 	c := s.engine.Addresses().Collector

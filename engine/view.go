@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/nsready/nsready/engine/api"
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
@@ -83,6 +85,7 @@ func (v *view) reload(ctx context.Context) error {
 	}
 	v.newest.Store(&head{now.Revision, now.Version})
 	v.refused.Store(nil)
+	now.Device(uuid.Nil) // makes the index, for which no request should wait
 	v.snapshot.Store(now)
 	v.log.Info("registry loaded", "version", now.Version, "revision", now.Revision, "holds", now.String())
 	return nil

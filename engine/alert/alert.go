@@ -27,8 +27,11 @@ const (
 	Resolved State = "resolved"
 )
 
-// ReasonRemoved is why the alert of a threshold that was removed is resolved.
-const ReasonRemoved = "threshold removed"
+// Why an alert is resolved, when it is not for a value.
+const (
+	ReasonRemoved = "threshold removed"
+	ReasonRetired = "device retired"
+)
 
 // Transition is one step of one alert, with all that a store needs to write the alert's row.
 type Transition struct {
@@ -65,10 +68,11 @@ type Evaluator struct {
 	byKey   map[string][]*rule
 	watched map[*telemetry.ParameterSet][]watch // nil for sets without thresholds
 	devices map[uuid.UUID]*device
+	retired func(device uuid.UUID) bool // nil: none is
 
 	batch   uint64 // counts batches; a series changed in this one is in undo
 	undo    []before
-	removed []Transition // of removed thresholds, until committed
+	removed []Transition // of removed thresholds and retired devices, until committed
 	taken   int          // how many of removed Take has returned
 	pending []Transition // not yet taken
 }
@@ -136,16 +140,28 @@ func (e *Evaluator) Reload(thresholds []*registry.Threshold, now telemetry.Micro
 		e.rules[t.ID] = r
 		e.byKey[t.ParameterKey] = append(e.byKey[t.ParameterKey], r)
 	}
+	e.forget(now, ReasonRemoved, func(s *series) bool { return e.rules[s.alert.Threshold] == nil })
+}
+
+// Retire says which devices are retired from here on, between batches. Their alerts get resolved at now, and no new ones
+// begin, whatever of them is in the queue.
+func (e *Evaluator) Retire(retired func(device uuid.UUID) bool, now telemetry.Micros) {
+	e.retired = retired
+	e.forget(now, ReasonRetired, func(s *series) bool { return retired(s.alert.Device) })
+}
+
+// forget resolves the alerts of series that are gone.
+func (e *Evaluator) forget(now telemetry.Micros, reason string, gone func(*series) bool) {
 	first := len(e.removed)
 	for id, d := range e.devices {
 		d.series = slices.DeleteFunc(d.series, func(s *series) bool {
-			if e.rules[s.alert.Threshold] != nil {
+			if !gone(s) {
 				return false
 			}
 			if s.alert.State != "" {
 				at := max(now, s.alert.PendingAt, s.alert.FiredAt)
 				t := s.alert.transition(Resolved, at)
-				t.Reason = ReasonRemoved
+				t.Reason = reason
 				e.removed = append(e.removed, t)
 			}
 			return true
@@ -225,6 +241,9 @@ func (e *Evaluator) step(s *series, r *rule, v float64, at telemetry.Micros) {
 	next := a.State
 	switch {
 	case a.State == "" && exceeded:
+		if e.retired != nil && e.retired(a.Device) {
+			return
+		}
 		next = Pending
 		if r.hold <= 0 {
 			next = Firing
@@ -290,7 +309,11 @@ func (e *Evaluator) series(id, threshold uuid.UUID) *series {
 	return s
 }
 
-// Take returns the transitions since the last Take, in the order of their events, those of removed thresholds first.
+// Due reports whether there are transitions of removed thresholds or retired devices to take.
+func (e *Evaluator) Due() bool { return e.taken < len(e.removed) }
+
+// Take returns the transitions since the last Take, in the order of their events, those of removed thresholds and retired
+// devices first.
 func (e *Evaluator) Take() []Transition {
 	out := slices.Concat(e.removed[e.taken:], e.pending)
 	e.taken = len(e.removed)
@@ -305,7 +328,7 @@ func (e *Evaluator) Commit() {
 }
 
 // Rollback undoes the events evaluated since the last Commit, whose transitions were not stored. Those of removed
-// thresholds will be taken again.
+// thresholds and retired devices will be taken again.
 func (e *Evaluator) Rollback() {
 	for _, b := range e.undo {
 		b.series.alert, b.series.seen = b.alert, b.seen

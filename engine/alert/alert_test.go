@@ -227,6 +227,43 @@ func TestNewEvaluatorResolvesAlertsOfRemovedThresholds(t *testing.T) {
 	}
 }
 
+func TestAlertsOfRetiredDevicesAreResolved(t *testing.T) {
+	e := NewEvaluator([]*registry.Threshold{hot()}, nil, 0)
+	e.Evaluate(good(1, 90).event(press))
+	e.Evaluate(good(1, 90).event(pump))
+	e.Take()
+	e.Commit()
+	isPress := func(id uuid.UUID) bool { return id == press }
+	e.Retire(isPress, 5*second)
+	if !e.Due() {
+		t.Error("nothing is due")
+	}
+	got := e.Take()
+	if len(got) != 1 || got[0].Device != press || got[0].To != Resolved || got[0].At != 5*second || got[0].Reason != ReasonRetired {
+		t.Errorf("%+v", got)
+	}
+	e.Rollback()
+	if again := e.Take(); !reflect.DeepEqual(again, got) {
+		t.Errorf("after a rollback %+v", again)
+	}
+	e.Commit()
+	if e.Due() {
+		t.Error("more is due")
+	}
+	e.Evaluate(good(6, 95).event(press)) // was in the queue
+	if got := e.Take(); len(got) > 0 {
+		t.Errorf("a retired device begins %+v", got)
+	}
+	if open := e.Open(); len(open) != 1 || open[0].Device != pump {
+		t.Errorf("open: %+v", open)
+	}
+	e.Retire(func(uuid.UUID) bool { return false }, 7*second)
+	e.Evaluate(good(8, 95).event(press))
+	if got := e.Take(); len(got) != 1 || got[0].To != Firing {
+		t.Errorf("a device that is back begins %+v", got)
+	}
+}
+
 // model says what alerts there are by looking at all that was ever sent: it knows no states.
 type model struct {
 	thresholds []*registry.Threshold

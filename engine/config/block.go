@@ -191,6 +191,7 @@ func (l *loader) instances(b *block, outer *each) iter.Seq[*each] {
 		}
 		switch v := v.(type) {
 		case []any:
+			l.expect(registry.Kind(b.kind), len(v))
 			for i, item := range v {
 				if !next(float64(i), item) {
 					return

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"math"
 	"os"
@@ -368,40 +369,63 @@ func lintUnits(x *linter) {
 }
 
 func lintCase(x *linter) {
-	type sibling struct {
-		kind          registry.Kind
-		parent, lower string
+	names := func(a registry.Address) string { return a.Name() }
+	parent := func(a registry.Address) string { return a.ParentPath() }
+	tell := func(a, first registry.Address) {
+		x.warn(a, "name", "The %s %s differs from %s, declared at %s, by case only.", a.Kind, quote(a.Name()), quote(first.Name()), x.declaredAt(first))
 	}
-	first := map[sibling]registry.Address{}
-	check := func(a registry.Address) {
-		key := sibling{a.Kind, a.ParentPath(), strings.ToLower(a.Name())}
+	equalButForCase(addresses(x.s.Customers), parent, names, tell)
+	equalButForCase(addresses(x.s.Projects), parent, names, tell)
+	equalButForCase(addresses(x.s.Sites), parent, names, tell)
+	equalButForCase(addresses(x.s.Devices), parent, names, tell)
+	identified := slices.DeleteFunc(slices.Clone(x.s.Devices), func(d *registry.Device) bool { return d.ExternalID == "" })
+	equalButForCase(identified, func(*registry.Device) string { return "" }, func(d *registry.Device) string { return d.ExternalID }, func(d, first *registry.Device) {
+		x.warn(d.Addr, "external_id", "The external id %s differs from %s, declared at %s, by case only.", quote(d.ExternalID), quote(first.ExternalID), x.declaredAt(first.Addr))
+	})
+}
+
+func addresses[O registry.Object](list []O) []registry.Address {
+	out := make([]registry.Address, len(list))
+	for i, o := range list {
+		out[i] = o.Address()
+	}
+	return out
+}
+
+// equalButForCase calls tell for everything in list that has the parent of an earlier one, and its name in another case.
+// It sorts hashes, because a map of a million names takes ten times as long, and looks at what has the same one.
+func equalButForCase[T any](list []T, parent, name func(T) string, tell func(o, first T)) {
+	if len(list) < 2 {
+		return
+	}
+	var h maphash.Hash
+	hashes := make([]uint64, len(list))
+	for i, o := range list {
+		h.Reset()
+		h.WriteString(parent(o))
+		h.WriteByte(0)
+		h.WriteString(strings.ToLower(name(o)))
+		hashes[i] = h.Sum64()
+	}
+	sorted := slices.Sorted(slices.Values(hashes))
+	twice := map[uint64]bool{}
+	for i, hash := range sorted[1:] {
+		if hash == sorted[i] {
+			twice[hash] = true
+		}
+	}
+	type sibling struct{ parent, lower string }
+	first := map[sibling]T{}
+	for i, o := range list {
+		if !twice[hashes[i]] {
+			continue
+		}
+		key := sibling{parent(o), strings.ToLower(name(o))}
 		if other, ok := first[key]; ok {
-			x.warn(a, "name", "The %s %s differs from %s, declared at %s, by case only.", a.Kind, quote(a.Name()), quote(other.Name()), x.declaredAt(other))
-			return
+			tell(o, other)
+		} else {
+			first[key] = o
 		}
-		first[key] = a
-	}
-	for _, o := range x.s.Customers {
-		check(o.Addr)
-	}
-	for _, o := range x.s.Projects {
-		check(o.Addr)
-	}
-	for _, o := range x.s.Sites {
-		check(o.Addr)
-	}
-	external := map[string]*registry.Device{}
-	for _, d := range x.s.Devices {
-		check(d.Addr)
-		if d.ExternalID == "" {
-			continue
-		}
-		lower := strings.ToLower(d.ExternalID)
-		if other := external[lower]; other != nil {
-			x.warn(d.Addr, "external_id", "The external id %s differs from %s, declared at %s, by case only.", quote(d.ExternalID), quote(other.ExternalID), x.declaredAt(other.Addr))
-			continue
-		}
-		external[lower] = d
 	}
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -300,6 +301,20 @@ func (l *loader) note(a registry.Address, from origin) {
 	}
 	paths[a.Path] = int32(len(l.origins))
 	l.origins = append(l.origins, from)
+}
+
+// expect makes room for n devices at once: a map that grows by and by to a million entries takes as long to grow as to fill.
+func (l *loader) expect(kind registry.Kind, n int) {
+	if kind != registry.KindDevice || n <= len(l.declared[kind]) {
+		return
+	}
+	room := func(m map[string]int32) map[string]int32 {
+		larger := make(map[string]int32, len(m)+n)
+		maps.Copy(larger, m)
+		return larger
+	}
+	l.declared[kind], l.external = room(l.declared[kind]), room(l.external)
+	l.objects, l.origins = slices.Grow(l.objects, n), slices.Grow(l.origins, n)
 }
 
 // report adds a diagnostic. Of many alike at one place, as a for_each yields, it keeps the first three.

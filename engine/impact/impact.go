@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/nsready/nsready/engine/alert"
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
 )
@@ -109,7 +110,9 @@ type Device struct {
 	Oldest    time.Time `json:"oldest,omitzero"`
 	Newest    time.Time `json:"newest,omitzero"`
 	KeptUntil time.Time `json:"kept_until,omitzero"` // when retention drops the newest row; zero for never
-	Alerts    int       `json:"open_alerts"`         // that no value will resolve
+	Alerts    int       `json:"open_alerts"`         // that get resolved with it
+
+	firing int // of these
 }
 
 // Parameter is how the stored values of a parameter go with it as it will be.
@@ -303,6 +306,9 @@ func (r *Report) add(im *Impact) {
 		r.RowsExact = r.RowsExact && d.RowsExact
 		r.DataLoss = r.DataLoss || d.Rows > 0 || !d.RowsExact
 	}
+	if d := im.Device; d != nil {
+		r.AlertsStopping += d.firing
+	}
 	if t := im.Threshold; t != nil {
 		r.AlertsStarting += t.Starting
 		r.AlertsStopping += t.Stopping
@@ -471,10 +477,13 @@ func (a *assessment) hold(changes []int) {
 		}
 		return
 	}
-	alerts := map[uuid.UUID]int{}
+	alerts, firing := map[uuid.UUID]int{}, map[uuid.UUID]int{}
 	open, err := a.db.OpenAlerts(ctx)
 	for _, o := range open {
 		alerts[o.Device]++
+		if o.State == alert.Firing {
+			firing[o.Device]++
+		}
 	}
 	for _, i := range changes {
 		before := a.changes[i].Before.(*registry.Device)
@@ -485,7 +494,7 @@ func (a *assessment) hold(changes []int) {
 			v.Oldest = time.Time{}
 		}
 		if a.changes[i].Action == registry.Delete {
-			v.Alerts = alerts[before.ID]
+			v.Alerts, v.firing = alerts[before.ID], firing[before.ID]
 			if err != nil {
 				a.unknown(i, err)
 			}

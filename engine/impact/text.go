@@ -89,7 +89,7 @@ func (d *Device) lines(say func(string, ...any), action registry.Action) {
 		say("%s %s, about %s, %s; %s", verb, number(d.Rows, "row", d.RowsExact), Bytes(d.Bytes), span, stay)
 	}
 	if d.Alerts > 0 {
-		say("%s of it stay open: no value will resolve them", plural(int64(d.Alerts), "alert"))
+		say("%s of it will be resolved, because it is gone", plural(int64(d.Alerts), "open alert"))
 	}
 }
 

@@ -212,6 +212,8 @@ func TestDiffFollowsBlocks(t *testing.T) {
 		{"released before", "customer.a project.a/p ?site.a/p/n ?device.a/p/n/d", "customer.a project.a/p -site.a/p/n", "unmanaged site.a/p/n\nunmanaged device.a/p/n/d"},
 		{"released and another's now", "customer.a project.a/p site.a/p/n@s", "customer.a project.a/p -site.a/p/n", "foreign s 1"},
 		{"released and referred to", mill + "device.a/p/n/d", "customer.a project.a/p &site.a/p/n device.a/p/n/d -site.a/p/n", ". site.a/p/n"},
+		{"released by a wrong name", mill + "device.a/p/n/d", mill + "-device.a/p/n/D", "r: device.a/p/n/D is released, but the registry does not have it, and this plan destroys objects: name what shall stay, or remove the released block"},
+		{"released, and not there, where nothing goes", mill, mill + "-device.a/p/n/D", ""},
 		{"released in spite of its protection", mill + "#device.a/p/n/d", mill + "-device.a/p/n/d", ". device.a/p/n/d"},
 		// prevent_destroy
 		{"protected", mill + "#device.a/p/n/d", mill, "protected device.a/p/n/d: prevent_destroy is set in the registry; apply lifecycle { prevent_destroy = false } first, then remove it"},

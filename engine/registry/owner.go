@@ -50,6 +50,16 @@ func (d *differ) release() {
 	}
 }
 
+// missedReleases finds released blocks of what the registry never had, in a plan that deletes: their author meant to keep
+// something, and it is about to go. Elsewhere such a block does no harm; a new registry may never have had the object.
+func (d *differ) missedReleases() {
+	for _, r := range d.desired.Released {
+		if !r.alone && d.current.find(r.From) == nil {
+			d.problem(r.Place, "%s is released, but the registry does not have it, and this plan destroys objects: name what shall stay, or remove the released block", r.From)
+		}
+	}
+}
+
 // isReleased reports whether a released block names an object, by where it is, or something that it hangs off.
 func (d *differ) isReleased(o Object) bool {
 	if len(d.releases) == 0 {

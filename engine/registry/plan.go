@@ -180,6 +180,9 @@ func Diff(current, desired *Snapshot) *Plan {
 	merge(d, at.Parameters, desired.Parameters)
 	merge(d, at.Thresholds, desired.Thresholds)
 	merge(d, at.Devices, desired.Devices)
+	if len(d.deletes) > 0 {
+		d.missedReleases()
+	}
 	if len(d.plan.Problems) > 0 {
 		plan := planFrom(current, d.plan.Owner)
 		plan.Checksum, plan.Problems = d.plan.Checksum, d.plan.Problems
@@ -389,7 +392,7 @@ func (d *differ) id(a Address) uuid.UUID {
 // taken reports whether an object that goes elsewhere than to an address has an id.
 func (d *differ) taken(id uuid.UUID, a Address) bool {
 	holder := d.holders[id]
-	if device := d.current.devices[id]; device != nil {
+	if device := d.current.Device(id); device != nil {
 		holder = device
 	}
 	return holder != nil && d.destination(holder.Address()) != a

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/google/uuid"
 )
@@ -40,6 +41,11 @@ type Snapshot struct {
 	Released   []Released
 	References []Referenced
 
+	index func() *index // made when it is first asked for: a plan over a million devices never does
+}
+
+// index is what devices and parameters are looked up in.
+type index struct {
 	devices    map[uuid.UUID]*Device
 	external   map[string]*Device
 	parameters map[string]*Parameter
@@ -126,19 +132,22 @@ func NewSnapshot(objects []Object) *Snapshot {
 	sortByAddress(s.Parameters)
 	sortByAddress(s.Thresholds)
 	sortByAddress(s.Platform)
-	s.devices = make(map[uuid.UUID]*Device, len(s.Devices))
-	s.external = make(map[string]*Device, len(s.Devices))
-	for _, d := range s.Devices {
-		s.devices[d.ID] = d
+	s.index = sync.OnceValue(func() *index { return newIndex(s.Devices, s.Parameters) })
+	return s
+}
+
+func newIndex(devices []*Device, parameters []*Parameter) *index {
+	x := &index{make(map[uuid.UUID]*Device, len(devices)), make(map[string]*Device, len(devices)), make(map[string]*Parameter, len(parameters))}
+	for _, d := range devices {
+		x.devices[d.ID] = d
 		if d.ExternalID != "" {
-			s.external[d.ExternalID] = d
+			x.external[d.ExternalID] = d
 		}
 	}
-	s.parameters = make(map[string]*Parameter, len(s.Parameters))
-	for _, p := range s.Parameters {
-		s.parameters[p.Key] = p
+	for _, p := range parameters {
+		x.parameters[p.Key] = p
 	}
-	return s
+	return x
 }
 
 func sortByAddress[O Object](list []O) {
@@ -146,13 +155,13 @@ func sortByAddress[O Object](list []O) {
 }
 
 // Device returns the device with an id, or nil.
-func (s *Snapshot) Device(id uuid.UUID) *Device { return s.devices[id] }
+func (s *Snapshot) Device(id uuid.UUID) *Device { return s.index().devices[id] }
 
 // DeviceByExternalID returns the device with an external id, or nil.
-func (s *Snapshot) DeviceByExternalID(id string) *Device { return s.external[id] }
+func (s *Snapshot) DeviceByExternalID(id string) *Device { return s.index().external[id] }
 
 // Parameter returns the parameter template with a key, or nil. It does not allocate for string(bytes).
-func (s *Snapshot) Parameter(key string) *Parameter { return s.parameters[key] }
+func (s *Snapshot) Parameter(key string) *Parameter { return s.index().parameters[key] }
 
 // find returns the object at an address, or nil.
 func (s *Snapshot) find(a Address) Object {

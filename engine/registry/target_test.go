@@ -38,7 +38,7 @@ func TestTarget(t *testing.T) {
 		&Device{Addr: NewAddress(KindDevice, "a", "p", "n", "d"), Parameters: []string{"v"}}, &Device{Addr: NewAddress(KindDevice, "a", "p", "n2", "d")},
 		&Retention{Addr: RetentionAddress},
 	}
-	nothing, all := &Snapshot{}, Declare(declared)
+	nothing, all := NewSnapshot(nil), Declare(declared)
 	for _, c := range []struct {
 		current, desired *Snapshot
 		targets, want    string

@@ -299,6 +299,12 @@ func (f *filling) next(ctx context.Context) error {
 		if f.waiting() {
 			return f.flush(ctx)
 		}
+		if err := f.follow(ctx); err != nil {
+			return err
+		}
+		if f.alerts.Due() {
+			return f.flush(ctx)
+		}
 		err := f.claim.Check(ctx)
 		if err == nil {
 			f.healthy()
@@ -385,12 +391,8 @@ func (f *filling) full() bool { return len(f.batch.Events) >= maxEvents || f.byt
 
 // flush stores the batch and the offset in one transaction.
 func (f *filling) flush(ctx context.Context) error {
-	if now := f.w.Registry(); now != f.snapshot {
-		f.claim.Forget()
-		f.alerts.Reload(now.Thresholds, telemetry.MicrosOf(time.Now()))
-		if err := f.seen(ctx, now); err != nil {
-			return err
-		}
+	if err := f.follow(ctx); err != nil {
+		return err
 	}
 	defer f.wait(ctx)()
 	start := time.Now()
@@ -496,9 +498,22 @@ func (f *filling) startAlerts(ctx context.Context) error {
 	return f.seen(ctx, now)
 }
 
-// seen tells the alerts how far each device's values go, so that older ones that come later do not count.
+// follow goes on with the registry's newest snapshot.
+func (f *filling) follow(ctx context.Context) error {
+	now := f.w.Registry()
+	if now == f.snapshot {
+		return nil
+	}
+	f.claim.Forget()
+	f.alerts.Reload(now.Thresholds, telemetry.MicrosOf(time.Now()))
+	return f.seen(ctx, now)
+}
+
+// seen tells the alerts which devices are retired, and how far each device's values go, so that older ones that come later
+// do not count.
 func (f *filling) seen(ctx context.Context, s *registry.Snapshot) error {
 	f.snapshot = s
+	f.alerts.Retire(func(device uuid.UUID) bool { d := s.Device(device); return d != nil && d.Retired }, telemetry.MicrosOf(time.Now()))
 	if len(s.Thresholds) == 0 {
 		return nil
 	}
