@@ -161,7 +161,7 @@ func (l *loader) site(b *block, in *each, p *project) {
 }
 
 var deviceSchema = &hcl.BodySchema{
-	Attributes: attributes("type", "for_each", "name", "external_id", "status", "interval", "template", "parameters"),
+	Attributes: attributes("type", "for_each", "name", "external_id", "status", "gateway", "interval", "template", "parameters"),
 	Blocks:     append(labelled("override"), hcl.BlockHeaderSchema{Type: "limits"}, hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
@@ -207,6 +207,9 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 		}
 	})
 	p.devices = append(p.devices, d)
+	if ref := f.reference("gateway"); ref.name != "" {
+		l.gateways = append(l.gateways, gateway{d.Device, ref, in})
+	}
 	declared := len(l.origins) - 1
 	if id := d.ExternalID; id != "" {
 		if strings.TrimSpace(id) != id {

@@ -1450,6 +1450,96 @@ customer "acme" {
 `,
 	},
 	{
+		Code: "NSC0101", Summary: "Unknown gateway",
+		Text: "The gateway of a device is a device that is declared, too: by its name in the same site, or with the names of its site, project and customer in front of it, as far as they are others.",
+		Wrong: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type = "meter"
+      }
+      device "press-01" {
+        type    = "meter"
+        gateway = "ruoter"
+      }
+    }
+  }
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type = "meter"
+      }
+      device "press-01" {
+        type    = "meter"
+        gateway = "router"
+      }
+    }
+  }
+}
+`,
+	},
+	{
+		Code: "NSC0102", Summary: "Cycle of gateways",
+		Text: "A device is reached through its gateway, and that perhaps through another one, up to a device that is reached directly. This chain leads back to where it began.",
+		Wrong: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type    = "meter"
+        gateway = "press-01"
+      }
+      device "press-01" {
+        type    = "meter"
+        gateway = "router"
+      }
+    }
+  }
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type = "meter"
+      }
+      device "press-01" {
+        type    = "meter"
+        gateway = "router"
+      }
+    }
+  }
+}
+`,
+	},
+	{
+		Code: "NSC0103", Summary: "Invalid gateway",
+		Text: "A gateway is another device of the same customer. Its names have slashes between them; a slash in a name is written %2F, as in an address.",
+		Wrong: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type    = "meter"
+        gateway = "router"
+      }
+    }
+  }
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type = "meter"
+      }
+    }
+  }
+}
+`,
+	},
+	{
 		Code: "NSL0001", Summary: "Threshold without deadband",
 		Text: "A value that wavers around the limit makes the alert come and go with every sample. deadband says how far it must come back before the alert clears; a little more than the noise of the sensor is enough.",
 		Wrong: lintExample(`unit = "V"

@@ -51,6 +51,7 @@ type loader struct {
 	external  map[string]int32                   // the same, by external id
 	durations map[string]time.Duration           // texts that were read
 	projects  []*project
+	gateways  []gateway // that devices name
 	customers map[string]*customer
 	templates []*template // of all modules
 	own       ownership
@@ -211,6 +212,7 @@ func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	for _, p := range l.projects {
 		l.resolve(p)
 	}
+	l.resolveGateways()
 	l.resolveOwnership()
 	if len(l.objects) == 0 && len(l.own.released) == 0 && !l.diags.HasErrors() {
 		l.diags = append(l.diags, l.nothingDeclared())

@@ -44,6 +44,7 @@ func Write(w io.Writer, s *registry.Snapshot) ([]Unsaid, error) {
 		}
 	}
 	out.findParents()
+	out.findGateways()
 	if s.Owner != "" && s.Owner != registry.DefaultOwner {
 		b := &body{w: out}
 		b.set("name", "name", quoteText(s.Owner))
@@ -82,7 +83,8 @@ type writer struct {
 	references map[registry.Address]bool     // objects that others manage
 	others     map[registry.Address][]string // short names of parameters among them, by project
 
-	parents map[string]string // why the parent of a customer cannot be said, by the customer's name
+	parents  map[string]string // why the parent of a customer cannot be said, by the customer's name
+	gateways map[string]string // the same of a device's gateway, by the device's path
 }
 
 // body is the attributes of a block, and what must be said about them.
@@ -690,6 +692,11 @@ func (w *writer) device(d *registry.Device, parameters map[string]*parameter) {
 		b.text("external_id", d.ExternalID, maxName)
 	}
 	b.word("status", d.State, "active")
+	if why, odd := w.gateways[d.Addr.Path]; odd {
+		b.omit("gateway", "%s: %s", d.Gateway, why)
+	} else if d.Gateway != (registry.Address{}) {
+		b.set("gateway", "gateway", quoteText(gatewayText(d.Addr, d.Gateway)))
+	}
 	names := b.parameters(d.Parameters, parameters)
 	overrides, bodies := b.overrides(d, names, parameters)
 	switch least := smallestInterval(&registry.Device{Parameters: names, Overrides: overrides}, parameters); {

@@ -114,6 +114,13 @@ func (m *matcher) edits(was, is Object) (list []FieldChange) {
 			is = c
 		}
 	}
+	if d, ok := is.(*Device); ok {
+		if gateway := m.of[d.Gateway]; gateway != nil && gateway.Address() != d.Gateway {
+			d = clone(d).(*Device)
+			d.Gateway = gateway.Address()
+			is = d
+		}
+	}
 	if same(was, is) {
 		return list
 	}

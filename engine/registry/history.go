@@ -111,6 +111,9 @@ func (f Fold) relocate(r *relocation) {
 				o = &renamed
 			}
 		}
+		if d, ok := o.(*Device); ok {
+			o = r.renameGateways([]*Device{d})[0]
+		}
 		f[o.Address()] = o
 	}
 }
@@ -146,7 +149,7 @@ func (p *Plan) Decides(c *Change) bool {
 	return p.Targets == nil && (c.Before != nil && OwnerOf(c.Before) == p.Owner || c.After != nil && OwnerOf(c.After) == p.Owner)
 }
 
-// Of returns the objects that a declaration manages, as that declaration, which refers to the parents that others manage.
+// Of returns the objects that a declaration manages, as that declaration, which refers to the parents and gateways that others manage.
 func (s *Snapshot) Of(owner string) *Snapshot {
 	var objects []Object
 	for o := range s.Objects {
@@ -161,6 +164,10 @@ func (s *Snapshot) Of(owner string) *Snapshot {
 		if parent, ok := o.Address().Parent(); ok && own.find(parent) == nil && !referred[parent] {
 			referred[parent] = true
 			own.References = append(own.References, Referenced{Address: parent})
+		}
+		if d, ok := o.(*Device); ok && d.Gateway != (Address{}) && own.find(d.Gateway) == nil && !referred[d.Gateway] {
+			referred[d.Gateway] = true
+			own.References = append(own.References, Referenced{Address: d.Gateway})
 		}
 	}
 	return own

@@ -96,7 +96,7 @@ func (d *differ) isReferenced(a Address) bool {
 	return ok
 }
 
-// keep finds what cannot be deleted for the sake of what hangs off it: protected objects, and those of other declarations.
+// keep finds what cannot be deleted for the sake of what hangs off it, or is reached through it: protected objects, and those of other declarations.
 func (d *differ) keep() {
 	d.kept = map[Address]string{}
 	for o := range d.at.Objects {
@@ -105,16 +105,29 @@ func (d *differ) keep() {
 		if s.Retired || !s.Managed || !foreign && !lifecycleOf(o).PreventDestroy {
 			continue
 		}
-		parent, ok := o.Address().Parent()
-		if !ok || d.kept[parent] != "" || !foreign && (d.desired.find(o.Address()) != nil || d.isReleased(o)) {
+		if !foreign && (d.desired.find(o.Address()) != nil || d.isReleased(o)) {
 			continue
 		}
 		why := "is protected"
 		if foreign {
 			why = fmt.Sprintf("is managed by the declaration %q", OwnerOf(o))
 		}
-		for a, ok := parent, true; ok && d.kept[a] == ""; a, ok = a.Parent() {
-			d.kept[a] = fmt.Sprintf("%s, which hangs off it, %s", o.Address(), why)
+		d.keepAbove(o.Address(), "%s, which hangs off it, %s", o.Address(), why)
+		for gateways := 0; gateways < len(d.at.Devices); gateways++ { // SQL can make a circle of them
+			device, ok := o.(*Device)
+			if !ok || device.Gateway == (Address{}) || d.kept[device.Gateway] != "" {
+				break
+			}
+			d.kept[device.Gateway] = fmt.Sprintf("%s, which is reached through it, %s", device.Addr, why)
+			d.keepAbove(device.Gateway, "%s, which is reached through %s below it, %s", device.Addr, device.Gateway, why)
+			o, why = d.at.find(device.Gateway), "stays"
 		}
+	}
+}
+
+// keepAbove keeps what an object hangs off.
+func (d *differ) keepAbove(a Address, why string, args ...any) {
+	for a, ok := a.Parent(); ok && d.kept[a] == ""; a, ok = a.Parent() {
+		d.kept[a] = fmt.Sprintf(why, args...)
 	}
 }

@@ -10,7 +10,7 @@ type Part struct {
 }
 
 // Live returns the part of the registry that exists, without what is retired. What an object is in, and what it names (a
-// parent, a parameter), is there too, except other customers than those asked for: in References when others manage it or
+// parent, a parameter, a gateway), is there too, except other customers than those asked for: in References when others manage it or
 // nobody does, and a declaration can refer to it. Those that it can only declare are listed in beside.
 func (s *Snapshot) Live(part Part) (live *Snapshot, beside []Address) {
 	keep := map[Address]bool{}
@@ -30,14 +30,30 @@ func (s *Snapshot) Live(part Part) (live *Snapshot, beside []Address) {
 			need(up)
 		}
 	}
+	parameters := make(map[Address]bool, len(s.Parameters))
+	for _, p := range s.Parameters {
+		parameters[p.Addr] = true
+	}
+	// needOf keeps what a device that is declared names.
+	var needOf func(d *Device)
+	needOf = func(d *Device) {
+		project := Address{KindProject, Address{KindSite, d.Addr.ParentPath()}.ParentPath()}
+		for _, name := range d.Parameters {
+			if p := project.Child(KindParameter, name); !keep[p] && parameters[p] {
+				need(p)
+			}
+		}
+		if g := d.Gateway; g != (Address{}) && !keep[g] {
+			need(g)
+			if site, ok := s.find(Address{KindSite, g.ParentPath()}).(*Site); ok && wanted(site) { // which declares its devices
+				needOf(s.find(g).(*Device))
+			}
+		}
+	}
 	for o := range s.Objects {
 		if wanted(o) {
 			keep[o.Address()] = true
 		}
-	}
-	parameters := make(map[Address]bool, len(s.Parameters))
-	for _, p := range s.Parameters {
-		parameters[p.Addr] = true
 	}
 	for o := range s.Objects {
 		a := o.Address()
@@ -48,12 +64,7 @@ func (s *Snapshot) Live(part Part) (live *Snapshot, beside []Address) {
 			need(up)
 		}
 		if d, ok := o.(*Device); ok {
-			project := Address{KindProject, Address{KindSite, a.ParentPath()}.ParentPath()}
-			for _, name := range d.Parameters {
-				if p := project.Child(KindParameter, name); !keep[p] && parameters[p] {
-					need(p)
-				}
-			}
+			needOf(d)
 		}
 	}
 	if part.Customers == nil {
@@ -82,12 +93,12 @@ func (s *Snapshot) Live(part Part) (live *Snapshot, beside []Address) {
 	}
 	beside = slices.DeleteFunc(beside, func(a Address) bool {
 		o := s.find(a)
-		if o == nil || o.status().Retired || a.Kind == KindThreshold || a.Kind == KindDevice {
+		if o == nil || o.status().Retired || a.Kind == KindThreshold {
 			return false
 		}
-		if project, ok := a.Parent(); a.Kind == KindParameter {
-			if !ok || !others[project] || s.find(project).status().Retired {
-				return false // a project that is declared declares its parameters
+		if up, ok := a.Parent(); a.Kind == KindParameter || a.Kind == KindDevice {
+			if !ok || !others[up] || s.find(up).status().Retired {
+				return false // a project that is declared declares its parameters, and a site its devices
 			}
 			delete(keep, a)
 		}

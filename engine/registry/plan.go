@@ -382,6 +382,11 @@ func (d *differ) id(a Address) uuid.UUID {
 	if id, ok := d.ids[a]; ok {
 		return id
 	}
+	if a.Kind == KindDevice {
+		if o := d.at.find(a); o != nil {
+			return idOf(o)
+		}
+	}
 	id := a.ID()
 	for n := 2; d.taken(id, a); n++ {
 		id = uuid.NewSHA1(namespace, fmt.Appendf(nil, "%s\x00%d", a, n))

@@ -40,6 +40,7 @@ func randomObjects(r *rand.Rand) []Object {
 			customer.Parent = pick("", names[0]) // a parent sorts after its child
 		}
 		list = append(list, customer)
+		var gateways []Address
 		project := &Project{Addr: customer.Addr.Child(KindProject, "p"), Description: pick("", "x", "y")}
 		list = append(list, project)
 		for _, short := range []string{"voltage", "tank_level_(%)"} {
@@ -69,6 +70,10 @@ func randomObjects(r *rand.Rand) []Object {
 				if o := (Override{Parameter: "voltage", Min: bound(), OnViolation: Violation(pick("", "flag"))}); maybe() {
 					d.Overrides = []Override{{Parameter: "current", Max: bound()}, o}[r.IntN(2):]
 				}
+				if n := len(gateways); n > 0 && maybe() {
+					d.Gateway = gateways[r.IntN(n)]
+				}
+				gateways = append(gateways, d.Addr)
 				list = append(list, d)
 			}
 		}

@@ -110,8 +110,11 @@ type Device struct {
 	Rate       Rate          `json:"rate,omitzero"`       // zero for that of its customer, or of Limits
 	Overrides  []Override    `json:"overrides,omitzero"`  // of parameters of its project, none of them empty, sorted by their short names
 
+	Gateway Address `json:"gateway,omitzero"` // the device that it is reached through, of the same customer; zero for none
+
 	ProjectID uuid.UUID `json:"project_id,omitzero"`
 	SiteID    uuid.UUID `json:"site_id,omitzero"`
+	GatewayID uuid.UUID `json:"gateway_id,omitzero"`
 }
 
 // DataType is the type a parameter's values must have. They are stored as float64 whatever it is.
@@ -231,7 +234,7 @@ func (s *Site) Fields() []Field { return []Field{{"location", s.Location}, s.fie
 func (d *Device) Fields() []Field {
 	list := []Field{
 		{"type", d.Type}, {"external_id", d.ExternalID}, {"status", d.State},
-		{"interval", formatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
+		{"gateway", formatAddress(d.Gateway)}, {"interval", formatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
 		{"limits.events_per_second", d.Rate.perSecond()}, {"limits.burst", d.Rate.burst()},
 		d.field(),
 	}
@@ -278,7 +281,7 @@ func same(a, b Object) bool {
 	switch a := a.(type) {
 	case *Device:
 		b := b.(*Device)
-		return a.Type == b.Type && a.ExternalID == b.ExternalID && a.State == b.State && a.Interval == b.Interval &&
+		return a.Type == b.Type && a.ExternalID == b.ExternalID && a.State == b.State && a.Gateway == b.Gateway && a.Interval == b.Interval &&
 			a.Rate == b.Rate && a.Lifecycle == b.Lifecycle && slices.Equal(a.Parameters, b.Parameters) && slices.Equal(a.Overrides, b.Overrides)
 	default:
 		return slices.Equal(a.Fields(), b.Fields())

@@ -260,6 +260,9 @@ func assignIDs(o Object, id func(Address) uuid.UUID) {
 	case *Device:
 		site := up(o.Addr, KindSite)
 		o.ID, o.SiteID, o.ProjectID = id(o.Addr), id(site), id(up(site, KindProject))
+		if o.GatewayID = uuid.Nil; o.Gateway != (Address{}) {
+			o.GatewayID = id(o.Gateway)
+		}
 	case *Parameter:
 		o.ID, o.Key = id(o.Addr), ParameterKey(id(up(o.Addr, KindProject)), o.Addr.Name())
 	case *Threshold:

@@ -1,8 +1,8 @@
 package registry
 
 // Target returns the part of a plan that concerns the objects at some addresses and everything below them. With it come the
-// changes that these need: what makes the objects that they hang off, a customer's parent and the parameters that a device
-// sends, what frees the address that an object gets, what lets go of an object that goes, and whatever else concerns what is
+// changes that these need: what makes the objects that they hang off, a customer's parent, the parameters that a device
+// sends and its gateway, what frees the address that an object gets, what lets go of an object that goes, and whatever else concerns what is
 // below an object that moves or goes.
 func (p *Plan) Target(addresses []Address) *Plan {
 	part := *p
@@ -106,6 +106,9 @@ func needs(o Object) (list []Address) {
 		project := Address{KindSite, o.Addr.ParentPath()}.ParentPath()
 		for _, name := range o.Parameters {
 			list = append(list, Address{KindProject, project}.Child(KindParameter, name))
+		}
+		if o.Gateway != (Address{}) {
+			list = append(list, o.Gateway)
 		}
 	}
 	return list

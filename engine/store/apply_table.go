@@ -169,7 +169,7 @@ var tables = []*table{
 		columns: []string{
 			"id uuid", "site_id uuid", "name text", "device_type text", "external_id text", "status text",
 			"reporting_interval_seconds double precision", "parameters text[]", "events_per_second double precision", "burst bigint",
-			"prevent_destroy boolean", "overrides jsonb",
+			"prevent_destroy boolean", "gateway_id uuid", "overrides jsonb",
 		},
 		row: func(c *copyBuffer, o registry.Object) error {
 			d := o.(*registry.Device)
@@ -183,6 +183,11 @@ var tables = []*table{
 			c.texts(d.Parameters)
 			c.rate(d.Rate)
 			c.bool(d.PreventDestroy)
+			if d.GatewayID == uuid.Nil {
+				c.null()
+			} else {
+				c.uuid(d.GatewayID)
+			}
 			return c.overrides(d)
 		},
 	},

@@ -49,6 +49,7 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 	customers = customers[:1+r.IntN(3)]
 	for i, name := range customers {
 		c := registry.NewAddress(registry.KindCustomer, name)
+		var gateways []registry.Address
 		parent := ""
 		if i > 0 && maybe() {
 			parent = customers[i-1]
@@ -99,6 +100,10 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 							d.Overrides = append(d.Overrides, o)
 						}
 					}
+					if n := len(gateways); n > 0 && maybe() {
+						d.Gateway = gateways[r.IntN(n)]
+					}
+					gateways = append(gateways, d.Addr)
 					add(d)
 				}
 			}

@@ -352,9 +352,9 @@ func (l *loader) loadDevices() error {
 	var free []registry.Device // devices are allocated many at a time
 	var current *site
 	var currentID uuid.UUID
-	count := 0
+	count, gateways := 0, map[uuid.UUID]registry.Address{}
 	err := l.each(`SELECT id, name, managed, managed_by, retired_at IS NOT NULL, site_id, device_type, external_id, status, ref,
-		reporting_interval_seconds, parameters, events_per_second, burst, prevent_destroy, overrides FROM devices`, func(r row) {
+		reporting_interval_seconds, parameters, events_per_second, burst, prevent_destroy, gateway_id, overrides FROM devices`, func(r row) {
 		if len(free) == 0 {
 			free = make([]registry.Device, 256)
 		}
@@ -372,12 +372,19 @@ func (l *loader) loadDevices() error {
 		d.Addr = current.addr.Child(registry.KindDevice, r.text(1))
 		d.Type, d.ExternalID, d.State = l.name(r.bytes(6)), r.text(7), l.name(r.bytes(8))
 		d.Interval, d.Parameters = seconds(r.float(10)), l.list(r.column(11, pgtype.TextArrayOID, pgtype.VarcharArrayOID))
-		d.Rate, d.Lifecycle, d.Overrides = r.rate(12), r.lifecycle(14), l.overridden(r.json(15))
+		d.Rate, d.Lifecycle, d.Overrides = r.rate(12), r.lifecycle(14), l.overridden(r.json(16))
+		if r.values[15] != nil {
+			d.GatewayID = r.uuid(15)
+			gateways[d.GatewayID] = registry.Address{}
+		}
 		current.devices = append(current.devices, d)
 		count++
 	})
 	byPath := func(a, b *registry.Device) int { return strings.Compare(a.Addr.Path, b.Addr.Path) }
 	l.objects = slices.Grow(l.objects, count)
+	if len(gateways) > 0 {
+		l.nameGateways(gateways)
+	}
 	sites := slices.Collect(maps.Values(l.sites))
 	slices.SortFunc(sites, func(a, b *site) int { return strings.Compare(a.addr.Path+"/", b.addr.Path+"/") })
 	for _, s := range sites {
@@ -387,6 +394,24 @@ func (l *loader) loadDevices() error {
 		}
 	}
 	return err
+}
+
+// nameGateways gives devices the addresses of the gateways that have these ids.
+func (l *loader) nameGateways(addresses map[uuid.UUID]registry.Address) {
+	for _, s := range l.sites {
+		for _, d := range s.devices {
+			if _, wanted := addresses[d.ID]; wanted {
+				addresses[d.ID] = d.Addr
+			}
+		}
+	}
+	for _, s := range l.sites {
+		for _, d := range s.devices {
+			if d.GatewayID != uuid.Nil {
+				d.Gateway = addresses[d.GatewayID]
+			}
+		}
+	}
 }
 
 // list reads a text[] in binary form, sorted; nil for null and for none. The same array yields the same slice.

@@ -49,6 +49,7 @@ func Estate(r *rand.Rand) []registry.Object {
 			c.Parent = e.pick("", customers[r.IntN(i)])
 		}
 		e.add(c)
+		e.gateways = nil
 		for _, name := range e.names(3) {
 			e.project(c.Addr.Child(registry.KindProject, name))
 		}
@@ -62,7 +63,8 @@ func Estate(r *rand.Rand) []registry.Object {
 type estate struct {
 	r        *rand.Rand
 	list     []registry.Object
-	external []string // external ids that no device has yet
+	external []string           // external ids that no device has yet
+	gateways []registry.Address // devices of the customer
 }
 
 func (e *estate) add(o registry.Object)        { e.list = append(e.list, o) }
@@ -190,5 +192,9 @@ func (e *estate) device(a registry.Address, parameters []string) {
 		}
 	}
 	registry.SortOverrides(d.Overrides)
+	if n := len(e.gateways); n > 0 && e.maybe() {
+		d.Gateway = e.gateways[e.r.IntN(n)]
+	}
+	e.gateways = append(e.gateways, a)
 	e.add(d)
 }

@@ -126,7 +126,8 @@ customer "Acme Mills" {
         }
       }
       device "silent" {
-        type = "controller"
+        type    = "controller"
+        gateway = "main"
       }
       device "display names" {
         type       = "meter"
@@ -140,7 +141,8 @@ customer "Acme Mills" {
       location = { number = each.value }
 
       device "pump" {
-        type = "controller-${each.key}"
+        type    = "controller-${each.key}"
+        gateway = each.key == "north" ? "plant 1%2F2/silent" : "device.Acme Mills/energy/station-north/pump"
       }
       device "sensor" {
         for_each    = range(1, each.value + 1)
@@ -148,6 +150,7 @@ customer "Acme Mills" {
         type        = each.key == 0 ? "master" : "sensor"
         external_id = each.value > 1 ? null : "only-${each.key + length(local.stations)}-${each.value}" == "" ? "x" : null
         template    = "energy_meter"
+        gateway     = "pump"
 
         limits {
           events_per_second = each.value
