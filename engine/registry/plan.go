@@ -168,6 +168,17 @@ func (p *Plan) Count() (n Counts) {
 func (p *Plan) Empty() bool { return len(p.Changes) == 0 }
 
 // Diff plans the way from current, the registry, to desired, a declaration. When it finds problems the plan has nothing else.
+//
+// An object has two addresses on this way, which differ when it moves: where current has it, its origin, and where it goes, its
+// destination. The steps:
+//
+//  1. release reads which origins are given up.
+//  2. relocate follows the moved and import blocks, finds by their ids objects that were renamed by hand, and makes d.at: current,
+//     with each object at its destination. From here on d.at is compared, and d.origin leads back.
+//  3. refer and keep find what must be there for the declaration, and what may not go for the sake of others.
+//  4. merge walks d.at and desired side by side, kind by kind. What only desired has is added; what both have is changed, moved or
+//     imported; what only d.at has meets its fate, which owner.go decides.
+//  5. Deletes and releases are done first, children before their parents; the rest after, parents first.
 func Diff(current, desired *Snapshot) *Plan {
 	d := newDiffer(current, desired)
 	at := d.at

@@ -338,7 +338,7 @@ func (s *Store) explain(ctx context.Context, plan *registry.Plan, err error) err
 			}
 		}
 		if refused.Code == lockNotAvailable {
-			return fmt.Errorf("%w: another program is changing the registry and has not committed for %s", err, applyWait)
+			return fmt.Errorf("%w: another program, which changes the registry or reads and writes what this removes or renames, has not ended its transaction for %s; pg_stat_activity tells which", err, applyWait)
 		}
 		if refused.Detail != "" {
 			return fmt.Errorf("%w: %s", err, refused.Detail)
