@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"os"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -32,95 +28,97 @@ meanwhile for others who would write it, and the plan is refused when it has cha
 is retired: its history stays.
 Without a terminal, and with -json or -input=false, nobody is asked, and -auto-approve is required.
 A FILE that 'nsready plan -out FILE' saved is executed as it is, without a question. -fail-on and -max-destroy
-hold for it too; the latter is that of the plan, unless it is given here.
+hold for it too; the latter is that of the plan, unless it is given here. Where the registry's policy is require_saved_plan,
+nothing else is executed.
 The exit code is 2 when the plan does what they forbid; then nothing is changed.
 
 Example:
   nsready apply -auto-approve -config estates/north`)
 	var p planner
 	p.register(f)
-	p.locks.register(f)
-	p.why.register(f)
-	var ask approval
-	ask.register(f)
+	p.registerExecution(f, args)
 	rest, err := f.parse(args, 1)
 	if err != nil {
 		return err
 	}
-	err = func() (err error) {
-		if err := p.check(); err != nil {
+	p.start(s)
+	if err := p.check(); err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return p.applySaved(ctx, s, f, rest[0])
+	}
+	declared, err := p.load(ctx, s)
+	if err != nil {
+		return err
+	}
+	db, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	// The lock comes first: what is shown is what is applied.
+	err = p.locks.hold(ctx, s, &p.target, db, "apply", func(ctx context.Context, lock *store.Lock) error {
+		a, err := p.propose(ctx, s, f, db, declared)
+		switch {
+		case err != nil:
 			return err
+		case a.Empty() && !a.unsettled:
+			return p.end(s, a)
 		}
-		if len(rest) > 0 {
-			return p.applySaved(ctx, s, f, rest[0])
-		}
-		declared, err := loadConfig(s, p.config, p.json, p.variables...)
-		if err != nil {
-			return err
-		}
-		db, err := p.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		// The lock comes first: what is shown is what is applied. Without tables there is nothing to lock.
-		working, lock, err := p.locks.take(ctx, s, &p.target, db, "apply")
-		ready := !errors.Is(err, store.ErrNoSchema)
-		if ready {
-			if err != nil {
-				return err
-			}
-			defer func() { err = lock.end(ctx, err) }()
-			ctx = working
-		}
-		v, err := p.plan(ctx, s, db, declared)
-		if err != nil {
-			return err
-		}
-		a := applyView{planView: v, Version: v.BaseVersion}
-		by := p.why.of(p.config)
-		if done, err := p.begin(s, &a); done || err != nil {
-			return err
-		}
-		if v.Empty() {
-			if !v.unsettled {
-				return p.end(s, &a)
-			}
-			return p.execute(ctx, s, lock, &a, by) // what was done by hand, and is declared, is recorded
-		}
-		if err := ask.approve(ctx, s, "apply", args, a.Summary.question(), p.json); err != nil {
-			return err
-		}
-		if !ready {
-			// The tables are made once it is certain that this is the database, and the plan gets the registry to start from.
-			if err := db.Migrate(ctx); err != nil {
-				return err
-			}
-			if working, lock, err = p.locks.take(ctx, s, &p.target, db, "apply"); err != nil {
-				return err
-			}
-			defer func() { err = lock.end(ctx, err) }()
-			ctx = working
-			if a.planView, err = p.plan(ctx, s, db, declared); err != nil {
-				return err
-			}
-			if a.BaseVersion > 0 {
-				return &store.ErrStale{Version: a.BaseVersion, Revision: a.BaseRevision}
-			}
-		}
-		return p.execute(ctx, s, lock, &a, by)
-	}()
-	if p.json {
-		return reportJSON(s.stdout, err)
+		return p.execute(ctx, s, lock, a, p.why.of(p.config))
+	})
+	if errors.Is(err, store.ErrNoSchema) {
+		return p.applyFirst(ctx, s, f, db, declared)
 	}
 	return err
 }
 
+// applyFirst applies a declaration to a database without tables. There is nothing to lock; the tables are made once it is
+// certain that this is the database, and the plan then gets the registry to start from.
+func (p *planner) applyFirst(ctx context.Context, s *streams, f *flags, db *store.Store, declared *registry.Snapshot) error {
+	a, err := p.propose(ctx, s, f, db, declared)
+	if err != nil {
+		return err
+	}
+	if a.Empty() {
+		return p.end(s, a)
+	}
+	if err := db.Migrate(ctx); err != nil {
+		return err
+	}
+	return p.locks.hold(ctx, s, &p.target, db, "apply", func(ctx context.Context, lock *store.Lock) error {
+		if a.planView, err = p.plan(ctx, s, db, declared); err != nil {
+			return err
+		}
+		if a.BaseVersion > 0 {
+			return &store.ErrStale{Version: a.BaseVersion, Revision: a.BaseRevision}
+		}
+		return p.execute(ctx, s, lock, a, p.why.of(p.config))
+	})
+}
+
+// propose plans, shows the plan, and asks for leave to execute it, which one without changes does not need.
+func (p *planner) propose(ctx context.Context, s *streams, f *flags, db *store.Store, declared *registry.Snapshot) (*applyView, error) {
+	v, err := p.plan(ctx, s, db, declared)
+	if err != nil {
+		return nil, err
+	}
+	a := &applyView{planView: v, Version: v.BaseVersion}
+	if err := p.present(s, a); err != nil || a.Empty() {
+		return a, err
+	}
+	if a.savedOnly {
+		return a, savedPlanRequired(f, p.ask.args)
+	}
+	return a, p.ask.approve(ctx, s, a.Summary.question(), p.json)
+}
+
 // applySaved executes a saved plan.
-func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name string) (err error) {
+func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name string) error {
 	var problem error
 	f.Visit(func(set *flag.Flag) {
-		if slices.Contains([]string{"config", "target", "var", "var-file"}, set.Name) {
+		if slices.Contains([]string{"config", "target", "exclude", "prune", "var", "var-file"}, set.Name) {
 			problem = fmt.Errorf("a saved plan is executed as it is: -%s cannot go with it", set.Name)
 		}
 	})
@@ -139,28 +137,41 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 		return err
 	}
 	defer db.Close()
-	a := applyView{planView: viewPlan(saved.Plan), Version: saved.Plan.BaseVersion}
-	a.Saved = viewSaved(name, saved)
-	if done, err := p.begin(s, &a); done || err != nil {
-		return err
-	}
-	working, lock, err := p.locks.take(ctx, s, &p.target, db, "apply")
-	if errors.Is(err, store.ErrNoSchema) && saved.Plan.Registry == uuid.Nil {
-		if err = db.Migrate(ctx); err == nil {
-			working, lock, err = p.locks.take(ctx, s, &p.target, db, "apply")
-		}
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = lock.end(ctx, err) }()
-	ctx = working
-	if saved.Plan.Registry == uuid.Nil {
-		if err := firstPlan(ctx, db, saved.Plan, name); err != nil {
+	execute := func(ctx context.Context, lock *store.Lock) error {
+		if err := checkSaved(ctx, db, name, saved); err != nil {
 			return err
 		}
+		v, err := p.review(ctx, s, db, name, saved)
+		if err != nil {
+			return err
+		}
+		a := applyView{planView: v, Version: saved.Plan.BaseVersion}
+		if err := p.present(s, &a); err != nil {
+			return err
+		}
+		return p.execute(ctx, s, lock, &a, p.why.of("")) // of which commit the plan was made is not known here
 	}
-	err = p.execute(ctx, s, lock, &a, p.why.of("")) // of which commit the plan was made is not known here
+	err = p.locks.hold(ctx, s, &p.target, db, "apply", execute)
+	if errors.Is(err, store.ErrNoSchema) {
+		if saved.Plan.Registry != uuid.Nil {
+			err = store.ErrOtherRegistry
+		} else if err = db.Migrate(ctx); err == nil {
+			err = p.locks.hold(ctx, s, &p.target, db, "apply", execute)
+		}
+	}
+	return stalePlan(name, err)
+}
+
+// checkSaved returns an error when a saved plan is not of the registry as it is.
+func checkSaved(ctx context.Context, db *store.Store, name string, saved *registry.SavedPlan) error {
+	if saved.Plan.Registry == uuid.Nil {
+		return firstPlan(ctx, db, saved.Plan, name)
+	}
+	return db.CheckBase(ctx, saved.Plan)
+}
+
+// stalePlan says what to do when a saved plan is not of the registry as it is.
+func stalePlan(name string, err error) error {
 	var stale *store.ErrStale
 	switch {
 	case errors.As(err, &stale):
@@ -170,6 +181,24 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 		return fmt.Errorf("%s: %w. Is it the right database? -database-url, DATABASE_URL and -data say which", name, err)
 	}
 	return err
+}
+
+// review says what a saved plan does to data as it is now.
+func (p *planner) review(ctx context.Context, s *streams, db *store.Store, name string, saved *registry.SavedPlan) (v planView, err error) {
+	progress := s.progress("Looking at the data")
+	defer progress.stop()
+	current, _, err := loadRegistry(ctx, db)
+	if err != nil {
+		return v, err
+	}
+	report, err := p.look.assess(ctx, &p.target, db, current, saved.Plan)
+	if err != nil {
+		return v, err
+	}
+	saved.Plan.DataLoss = saved.Plan.DataLoss || report != nil && report.DataLoss
+	v = viewPlan(saved.Plan)
+	v.Saved, v.Impact = viewSaved(name, saved), report
+	return v, nil
 }
 
 // firstPlan readies a plan that was made for a database without tables: for this one, when there is nothing in it.
@@ -190,41 +219,71 @@ func firstPlan(ctx context.Context, db *store.Store, plan *registry.Plan, name s
 	return nil
 }
 
-// begin shows a plan that is about to be executed. done tells that it must not be, which has been said.
-func (p *planner) begin(s *streams, a *applyView) (done bool, err error) {
+// present shows a plan that is about to be executed. The error says why it must not be.
+func (p *planner) present(s *streams, a *applyView) error {
 	refused := p.judge(a.Plan)
 	a.FailedOn = failedOn(refused)
-	if !p.json {
+	var err error
+	switch {
+	case p.lines != nil:
+		err = p.lines.plan(a.planView, refused)
+	case !p.json:
 		err = printPlan(s.stdout, a.planView, p.expand)
-	} else if len(refused) > 0 {
+	case len(refused) > 0:
 		err = writeJSON(s.stdout, a)
 	}
 	switch {
 	case err != nil:
-		return false, err
+		return err
 	case len(refused) > 0:
-		return true, refuse(s, refused)
+		return p.refuse(s, refused)
 	}
-	return false, a.Refusal()
+	return a.Refusal()
 }
 
-// execute applies a plan and reports the outcome.
-func (p *planner) execute(ctx context.Context, s *streams, lock *held, a *applyView, by store.Author) error {
-	progress := s.progress("Waiting for other changes of the registry")
-	version, err := lock.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
-		progress.now("Applying " + counted(kind, n))
-	}), a.Plan, by)
-	progress.stop()
+// execute applies a plan and reports the outcome. One without changes may still have to record what was done by hand.
+func (p *planner) execute(ctx context.Context, s *streams, lock *store.Lock, a *applyView, by store.Author) error {
+	begun := time.Now()
+	p.lines.applying("apply_start", "", len(a.Changes), begun, "Applying "+objects(len(a.Changes))+" in one transaction")
+	told := context.AfterFunc(ctx, func() {
+		if context.Cause(ctx) == errInterrupted {
+			fmt.Fprintln(s.stderr, "Interrupted: taking back what was begun, or ending it where it cannot be. Interrupt again to end at once; the registry's lock then ends by its lease.")
+		}
+	})
+	defer told()
+	version, err := applyPlan(ctx, s, lock, "Applying", a.Plan, by, func(kind registry.Kind, n int) {
+		p.lines.applying("apply_progress", kind, n, begun, "Applying "+counted(kind, n))
+	})
 	if err != nil {
+		p.lines.applying("apply_errored", "", 0, begun, err.Error())
 		return err
 	}
+	p.lines.applying("apply_complete", "", len(a.Changes), begun, fmt.Sprintf("Registry version %d is made", version))
 	a.Version, a.Applied = version, !a.Empty()
-	return p.end(s, a)
+	if err := p.end(s, a); err != nil || context.Cause(ctx) != errInterrupted {
+		return err
+	}
+	return exit(exitInterrupted)
+}
+
+// applyPlan executes a plan and returns the registry's version after it. doing is as "Applying", for who waits; step, if any, is
+// called as store.WithProgress says.
+func applyPlan(ctx context.Context, s *streams, lock *store.Lock, doing string, plan *registry.Plan, by store.Author, step func(registry.Kind, int)) (version int64, err error) {
+	progress := s.progress("Waiting for other changes of the registry")
+	defer progress.stop()
+	return lock.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
+		progress.now(doing + " " + counted(kind, n))
+		if step != nil {
+			step(kind, n)
+		}
+	}), plan, by)
 }
 
 // end reports the outcome.
 func (p *planner) end(s *streams, a *applyView) (err error) {
 	switch {
+	case p.lines != nil:
+		p.lines.applied(a)
 	case p.json:
 		err = writeJSON(s.stdout, a)
 	case a.Applied:
@@ -242,84 +301,4 @@ func (sum summary) question() string {
 		question += fmt.Sprintf(" It destroys %s; history stays.", objects(sum.Destroy))
 	}
 	return question
-}
-
-// approval is how a command gets leave to change something.
-type approval struct{ given, input bool }
-
-func (a *approval) register(f *flags) {
-	f.BoolVar(&a.given, "auto-approve", false, "do not ask")
-	f.BoolVar(&a.input, "input", isOn(cmp.Or(os.Getenv("NSREADY_INPUT"), "true")), "ask on the terminal; -input=false, like NSREADY_INPUT=0, never does")
-}
-
-// approve asks on the terminal whether to go on, unless it was said already. args are those of the command.
-func (a *approval) approve(ctx context.Context, s *streams, command string, args []string, question string, asJSON bool) error {
-	why := ""
-	switch {
-	case a.given:
-		return nil
-	case asJSON:
-		why = "-json does not ask"
-	case !a.input:
-		why = "-input=false does not ask"
-	case !isTerminal(s.stdin):
-		why = "there is no terminal to ask on"
-	default:
-		return confirm(ctx, s, question)
-	}
-	return fmt.Errorf("the changes were not approved, and %s. To apply them, run:\n\n  nsready %s %s", why, command, approvedArgs(args))
-}
-
-// confirm asks a question on the terminal. Anything but yes is an error.
-func confirm(ctx context.Context, s *streams, question string) error {
-	if _, err := fmt.Fprint(s.stdout, question+"\nOnly 'yes' is taken for a yes.\n\n  Enter a value: "); err != nil {
-		return err
-	}
-	type line struct {
-		text string
-		err  error
-	}
-	answer := make(chan line, 1)
-	go func() { // ends with the process, if nobody answers
-		text, err := bufio.NewReader(s.stdin).ReadString('\n')
-		answer <- line{text, err}
-	}()
-	select {
-	case <-ctx.Done():
-		fmt.Fprintln(s.stdout)
-		return ctx.Err()
-	case a := <-answer:
-		if a.err != nil && a.err != io.EOF {
-			return fmt.Errorf("reading the answer: %w", a.err)
-		}
-		if strings.TrimRight(a.text, "\r\n") != "yes" {
-			return fmt.Errorf("not approved, nothing was changed")
-		}
-	}
-	return nil
-}
-
-// approvedArgs are the arguments that would have needed no question, for a shell, without the database's password.
-func approvedArgs(args []string) string {
-	list := []string{"-auto-approve"}
-	for i := 0; i < len(args); i++ {
-		name, _, inline := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
-		if name != "database-url" {
-			list = append(list, shellQuote(args[i]))
-			continue
-		}
-		list = append(list, `-database-url "$DATABASE_URL"`)
-		if !inline {
-			i++
-		}
-	}
-	return strings.Join(list, " ")
-}
-
-func shellQuote(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=./,:@%+"
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -17,8 +17,10 @@ import (
 type occasion struct{ author, message string }
 
 func (o *occasion) register(f *flags) {
-	f.StringVar(&o.author, "author", "", "`NAME` of who makes the change, for the history\n(default $GITHUB_ACTOR or $GITLAB_USER_LOGIN in CI, else the user, each @ the host)")
-	f.StringVar(&o.message, "message", "", "`TEXT` that says what the change is for, for the history")
+	f.group("For the history", func() {
+		f.StringVar(&o.author, "author", "", "`NAME` of who makes the change, for the history\n(default $GITHUB_ACTOR or $GITLAB_USER_LOGIN in CI, else the user, each @ the host)")
+		f.StringVar(&o.message, "message", "", "`TEXT` that says what the change is for, for the history")
+	})
 }
 
 // of completes what the flags say, about an apply of the declaration at config; "" when it is not at hand.

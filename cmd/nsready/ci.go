@@ -22,32 +22,26 @@ apply of the plan that was saved, after the merge; drift every night. Its first 
 
 Example:
   nsready ci github > .github/workflows/nsready.yml`)
-	asJSON := f.Bool("json", false, "print the pipeline, and where it belongs, as JSON")
+	asJSON := f.json("print the pipeline, and where it belongs, as JSON")
 	rest, err := f.parse(args, 1)
 	if err != nil {
 		return err
 	}
-	err = func() error {
-		if len(rest) == 0 || ciPaths[rest[0]] == "" {
-			return fmt.Errorf("for whose CI? Want github or gitlab")
-		}
-		text, err := pipeline(rest[0], thisBuild().Version)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return writeJSON(s.stdout, struct {
-				FormatVersion string `json:"format_version"`
-				Path          string `json:"path"`
-				Content       string `json:"content"`
-			}{formatVersion, ciPaths[rest[0]], text})
-		}
-		_, err = io.WriteString(s.stdout, text)
-		return err
-	}()
-	if *asJSON {
-		return reportJSON(s.stdout, err)
+	if len(rest) == 0 || ciPaths[rest[0]] == "" {
+		return fmt.Errorf("for whose CI? Want github or gitlab")
 	}
+	text, err := pipeline(rest[0], thisBuild().Version)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return writeJSON(s.stdout, struct {
+			FormatVersion string `json:"format_version"`
+			Path          string `json:"path"`
+			Content       string `json:"content"`
+		}{formatVersion, ciPaths[rest[0]], text})
+	}
+	_, err = io.WriteString(s.stdout, text)
 	return err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ func parses(words []string) (*commandLine, error) {
 			if l.name != strings.Join(words[:n], " ") {
 				continue
 			}
-			f := &flags{FlagSet: l.flags, help: func() {}}
+			f := &flags{FlagSet: l.flags, help: func() {}, streams: &streams{}}
 			rest, err := f.parse(words[n:], -1)
 			if err != nil {
 				return l, err
@@ -134,6 +135,22 @@ func TestFlagsTakeOneDashOrTwo(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		if code := run(t.Context(), []string{"version", form}, strings.NewReader(""), &stdout, &stderr); code != 0 || !strings.HasPrefix(stdout.String(), "{") {
 			t.Errorf("version %s exits with %d: %s%s", form, code, &stdout, &stderr)
+		}
+	}
+}
+
+// A mistake in a command line is told as the rest of the output is.
+func TestMistakesUnderJSONAreJSON(t *testing.T) {
+	logs := []string{"up", "serve", "load"} // print something else under -json
+	for _, l := range everyCommand() {
+		if l.flags.Lookup("json") == nil || slices.Contains(logs, l.name) {
+			continue
+		}
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), append(strings.Fields(l.name), "-nonsense", "-json"), strings.NewReader(""), &stdout, &stderr)
+		var v failure
+		if err := json.Unmarshal(stdout.Bytes(), &v); err != nil || code != exitFailed || v.FormatVersion == "" || len(v.Diagnostics) != 1 || stderr.Len() > 0 {
+			t.Errorf("%s exits with %d: %s%s", l.name, code, &stdout, &stderr)
 		}
 	}
 }

@@ -2,19 +2,16 @@ package main
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
-	"golang.org/x/term"
 	"golang.org/x/text/width"
 
 	"github.com/nsready/nsready/engine/config"
@@ -96,14 +93,25 @@ func sourceLine(src []byte, offset int) (line string, start int) {
 
 // printDiagnostics writes diagnostics for people, and for editors that know file:line:column.
 func printDiagnostics(w io.Writer, list []diagnostic) error {
-	_, err := w.Write(renderDiagnostics(painter(w), list))
+	_, err := w.Write(legible(renderDiagnostics(painter(w), list)))
 	return err
 }
 
+// maxAlike is how many diagnostics are shown to people that have the same code, or, without one, the same summary.
+const maxAlike = 20
+
 func renderDiagnostics(paint func(color, string) string, list []diagnostic) []byte {
 	var out bytes.Buffer
-	for i, d := range list {
-		if i > 0 {
+	alike, shown := map[string]int{}, map[string]int{}
+	for _, d := range list {
+		alike[d.likeness()]++
+	}
+	for _, d := range list {
+		like := d.likeness()
+		if shown[like]++; shown[like] > maxAlike {
+			continue
+		}
+		if out.Len() > 0 {
 			out.WriteByte('\n')
 		}
 		if d.Filename != "" {
@@ -123,9 +131,15 @@ func renderDiagnostics(paint func(color, string) string, list []diagnostic) []by
 		if d.Detail != "" {
 			fmt.Fprintf(&out, "\n%s\n", d.Detail)
 		}
+		if more := alike[like] - maxAlike; more > 0 && shown[like] == maxAlike {
+			fmt.Fprintf(&out, "\n… and %s more like it (-json lists all)\n", grouped(more))
+		}
 	}
 	return out.Bytes()
 }
+
+// likeness is what diagnostics have in common of which only the first are shown.
+func (d *diagnostic) likeness() string { return d.Severity + cmp.Or(d.Code, d.Summary) }
 
 // countSeverities counts errors and warnings.
 func countSeverities(list []diagnostic) (errors, warnings int) {
@@ -195,29 +209,6 @@ func clean(s string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-// color is the number of an ANSI escape sequence.
-type color string
-
-const (
-	red    color = "31"
-	green  color = "32"
-	yellow color = "33"
-	bold   color = "1"
-)
-
-// painter returns a function that colors text when w is a terminal and its user did not forbid it (no-color.org).
-func painter(w io.Writer) func(color, string) string {
-	if os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || !isTerminal(w) {
-		return func(_ color, text string) string { return text }
-	}
-	return func(c color, text string) string { return "\x1b[" + string(c) + "m" + text + "\x1b[0m" }
-}
-
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
-
 // writeJSON writes one document.
 func writeJSON(w io.Writer, v any) error {
 	var out bytes.Buffer
@@ -235,18 +226,4 @@ func writeJSON(w io.Writer, v any) error {
 type failure struct {
 	FormatVersion string       `json:"format_version"`
 	Diagnostics   []diagnostic `json:"diagnostics"`
-}
-
-// reportJSON turns an error that was not reported yet into a JSON document.
-func reportJSON(w io.Writer, err error) error {
-	if reported := exit(0); err == nil || errors.As(err, &reported) {
-		return err
-	}
-	if err := writeJSON(w, failure{formatVersion, []diagnostic{{Severity: "error", Summary: err.Error()}}}); err != nil {
-		return err
-	}
-	if errors.Is(err, context.Canceled) {
-		return exit(exitInterrupted)
-	}
-	return exit(exitFailed)
 }

@@ -2,6 +2,11 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,5 +77,45 @@ func TestPrintDiagnosticsWithoutPlace(t *testing.T) {
 	const want = "Warning: Unused\n\nError NSC0026: Declaration not readable\n\nx.hcl: it is a directory.\n"
 	if out.String() != want {
 		t.Errorf("got  %q\nwant %q", out.String(), want)
+	}
+}
+
+func TestAlikeDiagnosticsAreCut(t *testing.T) {
+	var devices strings.Builder
+	for i := range 2000 {
+		fmt.Fprintf(&devices, "      device \"d%d\" {\n        type = \"meter\"\n      }\n", i)
+	}
+	dir := t.TempDir()
+	for name, attribute := range map[string]string{"warnings.hcl": "", "errors.hcl": "oops = 1\n"} {
+		text := "customer \"acme\" {\n  project \"mill\" {\n    site \"north\" {\n" + strings.ReplaceAll(devices.String(), "type", attribute+"type") + "    }\n  }\n}\n"
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		args  []string
+		code  int
+		shown string // what stands before each
+	}{
+		{[]string{"lint", "-config", "warnings.hcl"}, 0, "Warning NSL0007: "},
+		{[]string{"validate", "-config", "warnings.hcl"}, 0, "Warning NSL0007: "},
+		{[]string{"validate", "-config", "errors.hcl"}, 1, "Error NSC0003: "},
+		{[]string{"plan", "-config", "errors.hcl"}, 1, "Error NSC0003: "},
+	} {
+		args := slices.Clone(test.args)
+		args[2] = filepath.Join(dir, args[2])
+		var out bytes.Buffer
+		code := run(t.Context(), args, strings.NewReader(""), &out, &out)
+		if n := strings.Count(out.String(), test.shown); code != test.code || n != maxAlike || !strings.Contains(out.String(), "\n… and 1,980 more like it (-json lists all)\n") {
+			t.Errorf("%v exits with %d and shows %d:\n%.2000s", test.args, code, n, out.String())
+		}
+		out.Reset()
+		run(t.Context(), append(args, "-json"), strings.NewReader(""), &out, &out)
+		var v failure
+		err := json.Unmarshal(out.Bytes(), &v)
+		alike := slices.DeleteFunc(v.Diagnostics, func(d diagnostic) bool { return !strings.Contains(test.shown, " "+d.Code+":") })
+		if err != nil || len(alike) != 2000 {
+			t.Errorf("%v -json has %d diagnostics: %v", test.args, len(alike), err)
+		}
 	}
 }

@@ -16,9 +16,6 @@ import (
 	"github.com/nsready/nsready/engine/store"
 )
 
-// exitKept says that a replay ran, and that some of the dead letters stay.
-const exitKept = 2
-
 // dlqCommands are the subcommands of dlq, in the order of its help.
 var dlqCommands = []command{
 	{"ls", "list dead letters, the newest first", runLettersList},
@@ -43,7 +40,7 @@ type dlqFlags struct {
 func newDLQFlags(s *streams, usage, help string) *dlqFlags {
 	f := &dlqFlags{flags: newFlags(s, "dlq "+usage, help)}
 	f.target.registerDatabase(f.flags)
-	f.BoolVar(&f.json, "json", false, "print the outcome as JSON")
+	f.jsonVar(&f.json, "print the outcome as JSON")
 	return f
 }
 
@@ -54,18 +51,12 @@ func (f *dlqFlags) registerWhere() {
 
 // run does the work of a subcommand with the database.
 func (f *dlqFlags) run(ctx context.Context, s *streams, work func(db *store.Store) error) error {
-	err := func() error {
-		db, err := f.target.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		return work(db)
-	}()
-	if f.json {
-		return reportJSON(s.stdout, err)
+	db, err := f.target.open(ctx)
+	if err != nil {
+		return err
 	}
-	return err
+	defer db.Close()
+	return work(db)
 }
 
 // letterWhere is the value of -where.
@@ -206,7 +197,7 @@ func printLetters(w io.Writer, list []store.Letter, total int64) error {
 			fmt.Fprintf(&out, "and %d more: list them with -limit %d\n", more, total)
 		}
 	}
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(legible(out.Bytes()))
 	return err
 }
 
@@ -403,7 +394,7 @@ Example:
 		case failed != nil:
 			return fmt.Errorf("%d replayed, %d kept: %w", r.view.Replayed, r.view.Kept, failed)
 		case err == nil && r.view.Kept > 0:
-			return exit(exitKept)
+			return exit(exitNo)
 		}
 		return err
 	})

@@ -46,46 +46,40 @@ Example:
 	t.registerDatabase(f)
 	f.StringVar(&t.config, "config", "", "`PATH` of the declaration to compare with, a file or directory")
 	t.variables.register(f)
-	asJSON := f.Bool("json", false, "print the drift as JSON")
+	asJSON := f.json("print the drift as JSON")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	err := func() error {
-		var declared *registry.Snapshot
-		if t.config != "" {
-			var err error
-			if declared, err = loadConfig(s, t.config, *asJSON, t.variables...); err != nil {
-				return err
-			}
-		}
-		db, err := t.open(ctx)
-		if err != nil {
+	var declared *registry.Snapshot
+	if t.config != "" {
+		var err error
+		if declared, err = loadConfig(ctx, s, t.config, *asJSON, t.variables); err != nil {
 			return err
 		}
-		defer db.Close()
-		live, err := db.LoadRegistry(ctx)
-		if err != nil {
-			return err
-		}
-		v, _, err := readDrift(ctx, db, live)
-		if err != nil {
-			return err
-		}
-		if declared != nil {
-			v.foretell(registry.Diff(live, declared))
-		}
-		if *asJSON {
-			err = writeJSON(s.stdout, v)
-		} else {
-			err = printDrift(s.stdout, v)
-		}
-		if err == nil && len(v.Drift) > 0 {
-			return exit(exitChanges)
-		}
+	}
+	db, err := t.open(ctx)
+	if err != nil {
 		return err
-	}()
+	}
+	defer db.Close()
+	live, err := db.LoadRegistry(ctx)
+	if err != nil {
+		return err
+	}
+	v, _, err := readDrift(ctx, db, live)
+	if err != nil {
+		return err
+	}
+	if declared != nil {
+		v.foretell(registry.Diff(live, declared))
+	}
 	if *asJSON {
-		return reportJSON(s.stdout, err)
+		err = writeJSON(s.stdout, v)
+	} else {
+		err = printDrift(s.stdout, v)
+	}
+	if err == nil && len(v.Drift) > 0 {
+		return exit(exitNo)
 	}
 	return err
 }
@@ -180,14 +174,8 @@ func printDrift(w io.Writer, v driftView) error {
 		fmt.Fprintf(&out, "No drift. What nsready manages is as version %d left it.\n", v.Version)
 	}
 	if n := len(v.Unmanaged); n > 0 {
-		objects := "objects"
-		if n == 1 {
-			objects = "object"
-		}
-		fmt.Fprintf(&out, "\nNote: %d unmanaged %s in the registry, made outside nsready:\n", n, objects)
-		for _, a := range v.Unmanaged {
-			fmt.Fprintf(&out, "    %s\n", clean(a.String()))
-		}
+		fmt.Fprintf(&out, "\nNote: %s in the registry, made outside nsready:\n", strings.Replace(objects(n), " ", " unmanaged ", 1))
+		printAddresses(&out, v.Unmanaged)
 	}
 	_, err := w.Write(out.Bytes())
 	return err

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agext/levenshtein"
-
 	"github.com/nsready/nsready/engine/config"
 	"github.com/nsready/nsready/engine/ingest"
 	"github.com/nsready/nsready/engine/mqtt"
@@ -135,46 +133,40 @@ of the collector, such as unknown_device, or the reason of a dead letter. Nothin
 
 Example:
   nsready explain NSC0052`)
-	asJSON := f.Bool("json", false, "print JSON")
+	asJSON := f.json("print JSON")
 	all := f.Bool("all", false, "list all codes")
-	err := func() error {
-		rest, err := f.parse(args, 1)
-		if err != nil {
+	rest, err := f.parse(args, 1)
+	if err != nil {
+		return err
+	}
+	v := explanations{FormatVersion: formatVersion}
+	switch {
+	case *all && len(rest) > 0:
+		return fmt.Errorf("name a code or -all, not both")
+	case *all:
+		v.Codes = allExplanations()
+	case len(rest) == 0:
+		return fmt.Errorf("which code? 'nsready explain -all' lists them")
+	default:
+		if v.Codes, err = explain(rest[0]); err != nil {
 			return err
 		}
-		v := explanations{FormatVersion: formatVersion}
-		switch {
-		case *all && len(rest) > 0:
-			return fmt.Errorf("name a code or -all, not both")
-		case *all:
-			v.Codes = allExplanations()
-		case len(rest) == 0:
-			return fmt.Errorf("which code? 'nsready explain -all' lists them")
-		default:
-			if v.Codes, err = explain(rest[0]); err != nil {
-				return err
-			}
-		}
-		if *asJSON {
-			return writeJSON(s.stdout, v)
-		}
-		var out bytes.Buffer
-		for i, e := range v.Codes {
-			if *all {
-				fmt.Fprintf(&out, "%-28s %-12s %s\n", e.Code, e.From, e.Summary)
-			} else {
-				if i > 0 {
-					out.WriteByte('\n')
-				}
-				printExplanation(&out, e)
-			}
-		}
-		_, err = s.stdout.Write(out.Bytes())
-		return err
-	}()
-	if *asJSON {
-		return reportJSON(s.stdout, err)
 	}
+	if *asJSON {
+		return writeJSON(s.stdout, v)
+	}
+	var out bytes.Buffer
+	for i, e := range v.Codes {
+		if *all {
+			fmt.Fprintf(&out, "%-28s %-12s %s\n", e.Code, e.From, e.Summary)
+		} else {
+			if i > 0 {
+				out.WriteByte('\n')
+			}
+			printExplanation(&out, e)
+		}
+	}
+	_, err = s.stdout.Write(legible(out.Bytes()))
 	return err
 }
 
@@ -189,11 +181,15 @@ func explain(code string) ([]explanation, error) {
 		return found, nil
 	}
 	hint := "'nsready explain -all' lists them."
-	best := 3 // edits; what is further away was not meant
-	for _, e := range all {
-		if d := levenshtein.Distance(strings.ToLower(code), strings.ToLower(e.Code), nil); d < best {
-			best, hint = d, fmt.Sprintf("Did you mean %q?", e.Code)
+	codes := func(yield func(string) bool) {
+		for _, e := range all {
+			if !yield(e.Code) {
+				return
+			}
 		}
+	}
+	if best := nearest(code, codes); best != "" {
+		hint = fmt.Sprintf("Did you mean %q?", best)
 	}
 	return nil, fmt.Errorf("there is no code %q. %s", code, hint)
 }

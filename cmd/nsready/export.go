@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -99,23 +97,14 @@ Example:
 	f.StringVar(&o.part.Owner, "declaration", "", "`NAME` of the declaration whose objects are declared\n(needed when there are several)")
 	f.BoolVar(&o.part.Unmanaged, "include-unmanaged", false, "also declare what was made outside nsready")
 	f.BoolVar(&o.force, "force", false, "replace the file when it is there")
-	f.BoolVar(&o.json, "json", false, "print a report as JSON; needs -out FILE")
-	_, err := f.parse(args, 0)
-	if errors.Is(err, errHelp) {
+	f.jsonVar(&o.json, "print a report as JSON; needs -out FILE")
+	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	if err == nil {
-		err = func() error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			return export(ctx, s, o)
-		}()
+	if err := o.check(); err != nil {
+		return err
 	}
-	if o.json {
-		return reportJSON(s.stdout, err)
-	}
-	return err
+	return export(ctx, s, o)
 }
 
 func export(ctx context.Context, s *streams, o exportOptions) error {
@@ -135,7 +124,7 @@ func export(ctx context.Context, s *streams, o exportOptions) error {
 	}
 	if o.format != "hcl" {
 		o.part.Unmanaged = true
-	} else if o.part.Owner, err = chooseOwner(whole, o.part.Owner); err != nil {
+	} else if o.part.Owner, err = chooseOwner(o.part.Owner, whole); err != nil {
 		return err
 	}
 	part, beside := whole.Live(o.part)
@@ -166,31 +155,30 @@ func export(ctx context.Context, s *streams, o exportOptions) error {
 		printWarnings(s.stderr, v.Warnings)
 	}
 	if err == nil && !v.Complete {
-		return exit(exitChanges)
+		return exit(exitNo)
 	}
 	return err
 }
 
-// chooseOwner returns the declaration to export: the one that is asked for, or the only one.
-func chooseOwner(s *registry.Snapshot, name string) (string, error) {
-	seen := map[string]bool{}
-	for o := range s.Objects {
-		if owner := registry.OwnerOf(o); owner != "" && !registry.StatusOf(o).Retired {
-			seen[owner] = true
-		}
+// chooseOwner returns one of the declarations that manage something in states: the named one, or, without a name, the only one.
+func chooseOwner(name string, states ...*registry.Snapshot) (string, error) {
+	var owners []string
+	for _, s := range states {
+		owners = append(owners, s.Owners()...)
 	}
-	owners := slices.Sorted(maps.Keys(seen))
+	slices.Sort(owners)
+	owners = slices.Compact(owners)
 	switch {
-	case name != "" && !seen[name]:
-		return "", fmt.Errorf("the registry has nothing of a declaration %q; there are: %s", name, strings.Join(owners, ", "))
+	case name != "" && !slices.Contains(owners, name):
+		return "", fmt.Errorf("-declaration: no declaration %q manages anything; there are: %s", name, strings.Join(owners, ", "))
 	case name != "":
 		return name, nil
+	case len(owners) == 0:
+		return registry.DefaultOwner, nil
 	case len(owners) > 1:
-		return "", fmt.Errorf("the registry has objects of several declarations: say which one with -declaration NAME; there are: %s", strings.Join(owners, ", "))
-	case len(owners) == 1:
-		return owners[0], nil
+		return "", fmt.Errorf("several declarations manage the registry: say which one is meant with -declaration NAME; there are: %s", strings.Join(owners, ", "))
 	}
-	return registry.DefaultOwner, nil
+	return owners[0], nil
 }
 
 // checkCustomers finds customers that are asked for and not there.
@@ -249,24 +237,17 @@ func createFile(name string, replace bool, write func(io.Writer) error) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // of what was not renamed
-	defer f.Close()
 	mode := fs.FileMode(0o644)
 	if info != nil {
 		mode = info.Mode().Perm()
 	}
-	out := bufio.NewWriterSize(f, 1<<20)
-	if err := write(out); err != nil {
-		return err
-	}
-	if err := errors.Join(out.Flush(), f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	return replaceFile(name, func(f *os.File) error {
+		out := bufio.NewWriterSize(f, 1<<20)
+		if err := write(out); err != nil {
+			return err
+		}
+		return errors.Join(out.Flush(), f.Chmod(mode))
+	})
 }
 
 // counter counts what is written.

@@ -3,9 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +29,9 @@ Example:
   nsready fmt -check -diff estates/north`)
 	check := f.Bool("check", false, "change nothing; exit with 1 when a file is not in canonical style")
 	diff := f.Bool("diff", false, "show the changes as a unified diff")
-	asJSON := f.Bool("json", false, "print the names, the diffs and the diagnostics as JSON")
+	recursive := f.Bool("recursive", false, "also the *.hcl files of the directories below, but for hidden ones")
+	write := f.Bool("write", true, "rewrite files; -write=false changes nothing, and names those that are not in canonical style")
+	asJSON := f.json("print the names, the diffs and the diagnostics as JSON")
 	paths, err := f.parse(args, -1)
 	if err != nil {
 		return err
@@ -37,7 +39,7 @@ Example:
 	if len(paths) == 0 {
 		paths = []string{"."}
 	}
-	files, err := listDeclarations(paths)
+	files, err := listDeclarations(paths, *recursive)
 	if err != nil {
 		return err
 	}
@@ -46,7 +48,7 @@ Example:
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		r, err := formatFile(s, name, *check, *diff)
+		r, err := formatFile(ctx, s, name, *check || !*write, *diff)
 		if err != nil {
 			return err
 		}
@@ -111,8 +113,8 @@ func (r *formatted) print(s *streams, name string, check, diff bool) error {
 	return err
 }
 
-// listDeclarations replaces directories by their *.hcl files.
-func listDeclarations(paths []string) (files []string, err error) {
+// listDeclarations replaces directories by their *.hcl files, and with recursive also by those of the directories below.
+func listDeclarations(paths []string, recursive bool) (files []string, err error) {
 	for _, path := range paths {
 		if path == "-" {
 			files = append(files, path)
@@ -126,18 +128,25 @@ func listDeclarations(paths []string) (files []string, err error) {
 			files = append(files, path)
 			continue
 		}
-		entries, err := os.ReadDir(path)
+		top, found := filepath.Clean(path)+string(filepath.Separator), len(files)
+		err = filepath.WalkDir(top, func(name string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			hidden := strings.HasPrefix(e.Name(), ".")
+			switch {
+			case name == top:
+			case e.IsDir() && (hidden || !recursive):
+				return fs.SkipDir
+			case !e.IsDir() && !hidden && filepath.Ext(name) == ".hcl":
+				files = append(files, name)
+			}
+			return nil
+		})
 		if err != nil {
 			return nil, err
 		}
-		found := false
-		for _, e := range entries {
-			if filepath.Ext(e.Name()) == ".hcl" && !strings.HasPrefix(e.Name(), ".") && !e.IsDir() {
-				files = append(files, filepath.Join(path, e.Name()))
-				found = true
-			}
-		}
-		if !found {
+		if len(files) == found {
 			return nil, fmt.Errorf("the directory %s has no file whose name ends in .hcl", path)
 		}
 	}
@@ -145,12 +154,12 @@ func listDeclarations(paths []string) (files []string, err error) {
 }
 
 // formatFile formats one file, and rewrites it unless check is set or it is the standard input.
-func formatFile(s *streams, name string, check, diff bool) (r formatted, err error) {
+func formatFile(ctx context.Context, s *streams, name string, check, diff bool) (r formatted, err error) {
 	r.shown = name
 	var src []byte
 	if name == "-" {
 		r.shown = "<stdin>"
-		src, err = io.ReadAll(s.stdin)
+		src, err = io.ReadAll(s.input(ctx))
 	} else {
 		src, err = os.ReadFile(name)
 	}
@@ -173,15 +182,15 @@ func formatFile(s *streams, name string, check, diff bool) (r formatted, err err
 	if name == "-" || check {
 		return r, nil
 	}
-	if err := replaceFile(name, text); err != nil {
+	if err := rewriteFile(name, text); err != nil {
 		return r, fmt.Errorf("rewriting %s: %w", name, err)
 	}
 	return r, nil
 }
 
-// replaceFile gives a file new content in one step. Its mode stays, and its owner where we may set that; a symbolic link
+// rewriteFile gives a file new content in one step. Its mode stays, and its owner where we may set that; a symbolic link
 // stays one.
-func replaceFile(name string, content []byte) (err error) {
+func rewriteFile(name string, content []byte) error {
 	path, err := filepath.EvalSymlinks(name)
 	if err != nil {
 		return err
@@ -190,27 +199,14 @@ func replaceFile(name string, content []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
+	return replaceFile(path, func(f *os.File) error {
+		_, err := f.Write(content)
+		if owner, ok := info.Sys().(*syscall.Stat_t); err == nil && ok && os.Geteuid() == 0 {
+			err = f.Chown(int(owner.Uid), int(owner.Gid))
 		}
-	}()
-	_, err = f.Write(content)
-	if owner, ok := info.Sys().(*syscall.Stat_t); err == nil && ok && os.Geteuid() == 0 {
-		err = f.Chown(int(owner.Uid), int(owner.Gid))
-	}
-	if err == nil {
-		err = f.Chmod(info.Mode().Perm())
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
+		if err == nil {
+			err = f.Chmod(info.Mode().Perm())
+		}
 		return err
-	}
-	return os.Rename(f.Name(), path)
+	})
 }

@@ -11,9 +11,6 @@ import (
 	"time"
 )
 
-// exitUnwell says that the service answers, and that it is not well.
-const exitUnwell = 2
-
 // healthView is what health -json prints.
 type healthView struct {
 	FormatVersion string          `json:"format_version"`
@@ -47,33 +44,27 @@ Example:
 	at := f.String("target", "", "`URL` of a collector or an admin API; of another page of theirs, such as /healthz (it answers) or\n/readyz (it takes events); or of a NATS server's monitor, as http://nats:8222/healthz\n(default: the collector of the 'nsready up' that runs on -data)")
 	data := f.String("data", ".nsready", "data `DIR` of the running 'nsready up'")
 	timeout := f.Duration("timeout", 5*time.Second, "how long to wait for the answer")
-	asJSON := f.Bool("json", false, "print what was found, with the answer, as JSON")
+	asJSON := f.json("print what was found, with the answer, as JSON")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	err := func() error {
-		page, err := healthURL(*at, *data)
-		if err != nil {
-			return err
-		}
-		ctx, cancel := context.WithTimeout(ctx, *timeout)
-		defer cancel()
-		v, err := askHealth(ctx, page)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			err = writeJSON(s.stdout, v)
-		} else {
-			err = printHealth(s.stdout, v)
-		}
-		if err == nil && !v.Ok {
-			return exit(exitUnwell)
-		}
+	page, err := healthURL(*at, *data)
+	if err != nil {
 		return err
-	}()
+	}
+	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	defer cancel()
+	v, err := askHealth(ctx, page)
+	if err != nil {
+		return err
+	}
 	if *asJSON {
-		return reportJSON(s.stdout, err)
+		err = writeJSON(s.stdout, v)
+	} else {
+		err = printHealth(s.stdout, v)
+	}
+	if err == nil && !v.Ok {
+		return exit(exitNo)
 	}
 	return err
 }

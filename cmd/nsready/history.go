@@ -23,41 +23,35 @@ type historyView struct {
 func runHistory(ctx context.Context, s *streams, args []string) error {
 	f := newFlags(s, "history [flags]", `
 List the versions of the registry, the newest first: when and by whom each was applied, from which commit, what for, and how
-many objects it added, changed and destroyed.
+many objects it added, changed and destroyed, and, where there are such, imported, moved and released.
 
 Example:
   nsready history -limit 5`)
 	var t target
 	t.registerDatabase(f)
-	asJSON := f.Bool("json", false, "print JSON")
+	asJSON := f.json("print JSON")
 	limit := f.Int("limit", 20, "the most versions to list: a `NUMBER`")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	err := func() error {
-		if *limit < 1 {
-			return fmt.Errorf("-limit: want a number from 1 on, not %d", *limit)
-		}
-		db, err := t.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		v := historyView{FormatVersion: formatVersion, Versions: []store.Version{}}
-		list, err := db.Versions(ctx, *limit)
-		if err != nil {
-			return err
-		}
-		v.Versions = append(v.Versions, list...)
-		if *asJSON {
-			return writeJSON(s.stdout, v)
-		}
-		return printHistory(s.stdout, v.Versions)
-	}()
-	if *asJSON {
-		return reportJSON(s.stdout, err)
+	if *limit < 1 {
+		return fmt.Errorf("-limit: want a number from 1 on, not %d", *limit)
 	}
-	return err
+	db, err := t.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	v := historyView{FormatVersion: formatVersion, Versions: []store.Version{}}
+	list, err := db.Versions(ctx, *limit)
+	if err != nil {
+		return err
+	}
+	v.Versions = append(v.Versions, list...)
+	if *asJSON {
+		return writeJSON(s.stdout, v)
+	}
+	return printHistory(s.stdout, v.Versions)
 }
 
 func printHistory(w io.Writer, versions []store.Version) error {
@@ -65,16 +59,38 @@ func printHistory(w io.Writer, versions []store.Version) error {
 		_, err := fmt.Fprintln(w, "Nothing was applied yet.")
 		return err
 	}
-	lines := [][]string{{"version", "applied", "by", "commit", "added", "changed", "destroyed", "message"}}
-	for _, v := range versions {
-		line := []string{strconv.FormatInt(v.Version, 10), v.At.Format("2006-01-02 15:04:05Z"), clean(v.Author), "-", "?", "?", "?", clean(v.Message)}
+	titles := []string{"imported", "moved", "added", "changed", "destroyed", "released"}
+	shown := []bool{false, false, true, true, true, false} // of the others those that a version has some of
+	counts := func(v *store.Version) []int {
+		return []int{v.Imported, v.Moved, v.Created, v.Updated, v.Destroyed, v.Released}
+	}
+	for i := range versions {
+		for j, n := range counts(&versions[i]) {
+			shown[j] = shown[j] || n > 0
+		}
+	}
+	lines := [][]string{{"version", "applied", "by", "commit"}}
+	for j, title := range titles {
+		if shown[j] {
+			lines[0] = append(lines[0], title)
+		}
+	}
+	lines[0] = append(lines[0], "message")
+	for i := range versions {
+		v := &versions[i]
+		line := []string{strconv.FormatInt(v.Version, 10), v.At.Format("2006-01-02 15:04:05Z"), clean(v.Author), "-"}
 		if v.Commit != "" {
 			line[3] = clean(v.Commit[:min(len(v.Commit), 12)])
 		}
-		if v.Recorded {
-			line[4], line[5], line[6] = strconv.Itoa(v.Created), strconv.Itoa(v.Updated), strconv.Itoa(v.Destroyed)
+		for j, n := range counts(v) {
+			switch {
+			case shown[j] && v.Recorded:
+				line = append(line, strconv.Itoa(n))
+			case shown[j]:
+				line = append(line, "?")
+			}
 		}
-		lines = append(lines, line)
+		lines = append(lines, append(line, clean(v.Message)))
 	}
 	wide := make([]int, len(lines[0]))
 	for _, line := range lines {
@@ -87,7 +103,7 @@ func printHistory(w io.Writer, versions []store.Version) error {
 		var row strings.Builder
 		for i, cell := range line {
 			pad := strings.Repeat(" ", wide[i]-utf8.RuneCountInString(cell))
-			if i == 0 || i >= 4 && i <= 6 {
+			if i == 0 || i >= 4 && i < len(line)-1 { // numbers
 				cell = pad + cell
 			} else {
 				cell += pad
@@ -192,7 +208,7 @@ func printVersion(w io.Writer, v store.Version, changes []registry.Change, whole
 		printChanges(&out, paint, view, expand)
 		fmt.Fprintf(&out, "\n%s.\n", view.Summary.done())
 	}
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(legible(out.Bytes()))
 	return err
 }
 
@@ -215,46 +231,40 @@ Example:
   nsready diff 12 live`)
 	var t target
 	t.registerDatabase(f)
-	asJSON := f.Bool("json", false, "print JSON")
+	asJSON := f.json("print JSON")
 	expand := f.Bool("expand", false, "show every change, also when many are alike")
 	rest, err := f.parse(args, 2)
 	if err != nil {
 		return err
 	}
-	err = func() error {
-		if len(rest) < 2 {
-			return errors.New("diff what? Name two versions, or a version and live: nsready diff REV REV")
+	if len(rest) < 2 {
+		return errors.New("diff what? Name two versions, or a version and live: nsready diff REV REV")
+	}
+	for _, rev := range rest {
+		if _, ok := parseVersion(rev); !ok && rev != "live" && rev != "0" {
+			return fmt.Errorf("%q is no version: want a number such as 12, or live; 'nsready history' lists them", rev)
 		}
-		for _, rev := range rest {
-			if _, ok := parseVersion(rev); !ok && rev != "live" && rev != "0" {
-				return fmt.Errorf("%q is no version: want a number such as 12, or live; 'nsready history' lists them", rev)
-			}
-		}
-		db, err := t.open(ctx)
-		if err != nil {
+	}
+	db, err := t.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var states [2]*registry.Snapshot
+	for i, rev := range rest {
+		if states[i], err = stateOf(ctx, db, rev); err != nil {
 			return err
 		}
-		defer db.Close()
-		var states [2]*registry.Snapshot
-		for i, rev := range rest {
-			if states[i], err = stateOf(ctx, db, rev); err != nil {
-				return err
-			}
-		}
-		v := diffView{FormatVersion: formatVersion, From: rest[0], To: rest[1], Changes: append([]registry.Change{}, registry.Between(states[0], states[1])...)}
-		v.Summary = viewPlan(&registry.Plan{Changes: v.Changes}).Summary
-		if *asJSON {
-			err = writeJSON(s.stdout, v)
-		} else {
-			err = printDiff(s.stdout, v, *expand)
-		}
-		if err == nil && len(v.Changes) > 0 {
-			return exit(exitChanges)
-		}
-		return err
-	}()
+	}
+	v := diffView{FormatVersion: formatVersion, From: rest[0], To: rest[1], Changes: append([]registry.Change{}, registry.Between(states[0], states[1])...)}
+	v.Summary = viewPlan(&registry.Plan{Changes: v.Changes}).Summary
 	if *asJSON {
-		return reportJSON(s.stdout, err)
+		err = writeJSON(s.stdout, v)
+	} else {
+		err = printDiff(s.stdout, v, *expand)
+	}
+	if err == nil && len(v.Changes) > 0 {
+		return exit(exitNo)
 	}
 	return err
 }
@@ -281,6 +291,6 @@ func printDiff(w io.Writer, v diffView, expand bool) error {
 	} else {
 		fmt.Fprintf(&out, "\nFrom %s to %s: %s.\n", v.From, v.To, v.Summary.done())
 	}
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(legible(out.Bytes()))
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/nsready/nsready/engine/impact"
@@ -23,6 +22,11 @@ type impactOptions struct {
 
 func (o *impactOptions) register(f *flags) {
 	f.BoolVar(&o.on, "impact", true, "look at what the changes do to stored data, the disk and alerts")
+	o.registerHow(f)
+}
+
+// registerHow registers all but whether to look.
+func (o *impactOptions) registerHow(f *flags) {
 	f.StringVar(&o.backtest, "backtest", "30d", "how much history thresholds and parameters are tried on: a `time` such as 90m, 24h or 30d")
 	f.DurationVar(&o.limit, "impact-time", 5*time.Second, "the most `time` to look; the plan says what there was no time for")
 	f.Var(&o.disk, "disk", "what the database may grow to, a `size` such as 500GB, to tell when it is full\n(default the free space below -data, when 'nsready up' runs the database there)")
@@ -60,7 +64,7 @@ func (o *impactOptions) assess(ctx context.Context, t *target, db *store.Store, 
 		return nil, err
 	}
 	options := impact.Options{Now: now, Backtest: now.Sub(from), Limit: o.limit, Disk: int64(o.disk), DiskSource: "-disk"}
-	if options.Disk == 0 && t.databaseURL == "" && os.Getenv("DATABASE_URL") == "" {
+	if options.Disk == 0 && t.url() == "" {
 		if free, err := stream.FreeSpace(t.data); err == nil {
 			options.Disk, options.Free, options.DiskSource = free, true, "with the free space of "+t.data
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/sheet"
+	"github.com/nsready/nsready/engine/store"
 )
 
 // importView is what import -json prints beside the rows, which come before.
@@ -59,6 +60,8 @@ type importOptions struct {
 	what, file            string
 	customers             []string
 	dryRun, partial, json bool
+	locks                 locking
+	why                   occasion
 }
 
 func runImport(ctx context.Context, s *streams, args []string) error {
@@ -82,31 +85,25 @@ Example:
 	o.registerDatabase(f)
 	f.BoolVar(&o.dryRun, "dry-run", false, "report what would be done, and change nothing")
 	f.BoolVar(&o.partial, "partial", false, "create what the good rows say, even if others are bad")
-	f.BoolVar(&o.json, "json", false, "print the report of each row as JSON")
+	f.jsonVar(&o.json, "print the report of each row as JSON")
 	f.Var((*names)(&o.customers), "customer", "`NAME` of a customer, who must exist: skip the rows of others; may be repeated")
+	o.locks.register(f)
+	o.why.register(f)
 	rest, err := f.parse(args, 2)
-	if errors.Is(err, errHelp) {
+	if err != nil {
 		return err
 	}
-	if err == nil {
-		err = func() error {
-			if len(rest) < 2 {
-				return errors.New("say what to import, and from which file: nsready import registry FILE, or nsready import parameters FILE")
-			}
-			if o.what, o.file = rest[0], rest[1]; o.what != "registry" && o.what != "parameters" {
-				return fmt.Errorf("there is no import of %q: it is 'nsready import registry FILE' or 'nsready import parameters FILE'", o.what)
-			}
-			return importFile(ctx, s, o)
-		}()
+	if len(rest) < 2 {
+		return errors.New("say what to import, and from which file: nsready import registry FILE, or nsready import parameters FILE")
 	}
-	if o.json {
-		return reportJSON(s.stdout, err)
+	if o.what, o.file = rest[0], rest[1]; o.what != "registry" && o.what != "parameters" {
+		return fmt.Errorf("there is no import of %q: it is 'nsready import registry FILE' or 'nsready import parameters FILE'", o.what)
 	}
-	return err
+	return importFile(ctx, s, o)
 }
 
 func importFile(ctx context.Context, s *streams, o importOptions) error {
-	in, name := io.Reader(s.stdin), "standard input"
+	in, name := s.input(ctx), "standard input"
 	if o.file != "-" {
 		info, err := os.Stat(o.file)
 		if err != nil {
@@ -127,6 +124,23 @@ func importFile(ctx context.Context, s *streams, o importOptions) error {
 		return err
 	}
 	defer db.Close()
+	if o.dryRun {
+		return o.read(ctx, s, db, nil, in, name)
+	}
+	err = o.hold(ctx, s, db, func(ctx context.Context, lock *store.Lock) error { return o.read(ctx, s, db, lock, in, name) })
+	if errors.Is(err, store.ErrNoSchema) { // there is nothing to lock yet
+		return o.read(ctx, s, db, nil, in, name)
+	}
+	return err
+}
+
+func (o *importOptions) hold(ctx context.Context, s *streams, db *store.Store, work func(ctx context.Context, lock *store.Lock) error) error {
+	return o.locks.hold(ctx, s, &o.target, db, "import", work)
+}
+
+// read reads a file, creates what it has, and reports what became of each row. lock is nil for a dry run, and for a database
+// without tables.
+func (o *importOptions) read(ctx context.Context, s *streams, db *store.Store, lock *store.Lock, in io.Reader, name string) error {
 	progress := s.progress("Reading the registry")
 	current, ready, err := loadRegistry(ctx, db)
 	progress.stop()
@@ -156,20 +170,24 @@ func importFile(ctx context.Context, s *streams, o importOptions) error {
 		if o.dryRun || plan.Empty() || v.Summary.Bad > 0 && !o.partial {
 			return nil
 		}
-		if !ready {
-			if err := db.Migrate(ctx); err != nil {
-				return err
-			}
+		create := func(ctx context.Context, lock *store.Lock) error {
+			v.Version, err = applyPlan(ctx, s, lock, "Creating", plan, o.why.of(""), nil)
+			v.Applied = err == nil
+			return err
+		}
+		if ready {
+			return create(ctx, lock)
+		}
+		if err := db.Migrate(ctx); err != nil {
+			return err
+		}
+		return o.hold(ctx, s, db, func(ctx context.Context, lock *store.Lock) error {
 			if current, err = db.LoadRegistry(ctx); err != nil {
 				return err
 			}
 			plan = registry.Add(current, more)
-		}
-		if v.Version, err = db.Apply(ctx, plan, author()); err != nil {
-			return err
-		}
-		v.Applied = true
-		return nil
+			return create(ctx, lock)
+		})
 	}()
 	if err != nil {
 		v.Diagnostics = append(v.Diagnostics, diagnostic{Severity: "error", Summary: err.Error()})
@@ -188,7 +206,7 @@ func importFile(ctx context.Context, s *streams, o importOptions) error {
 	case err != nil:
 		return err
 	case v.Summary.Bad > 0:
-		return exit(exitChanges)
+		return exit(exitNo)
 	}
 	return nil
 }

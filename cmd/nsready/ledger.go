@@ -18,9 +18,6 @@ import (
 	"github.com/nsready/nsready/engine/telemetry"
 )
 
-// exitImbalanced says that the ledger was read, and that it does not account for every event.
-const exitImbalanced = 2
-
 // ledgerView is what ledger -json prints.
 type ledgerView struct {
 	FormatVersion string        `json:"format_version"`
@@ -55,44 +52,38 @@ Example:
 	since := f.String("since", "24h", "how far to look back: a `time` such as 90m, 24h or 7d, or a date as 2026-11-20T08:00:00Z")
 	by := f.String("by", "hour", "a line for each `hour` or customer")
 	collector := f.String("target", "", "`URL` of the collector, which knows what is in the queue\n(default: the one of the 'nsready up' that runs on -data)")
-	asJSON := f.Bool("json", false, "print the ledger as JSON")
+	asJSON := f.json("print the ledger as JSON")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	err := func() error {
-		from, err := parseMoment(*since, time.Now())
-		if err != nil {
-			return fmt.Errorf("-since: %w", err)
-		}
-		if *by != "hour" && *by != "customer" {
-			return fmt.Errorf("-by: want hour or customer, not %q", *by)
-		}
-		db, err := t.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		entries, err := db.Ledger(ctx, *customer, from, *by == "hour")
-		if err != nil {
-			return err
-		}
-		v := viewLedger(entries, from)
-		queued, unknown := queueDepth(ctx, *collector, t.data)
-		if unknown == nil {
-			v.Queued = &queued
-		}
-		if *asJSON {
-			err = writeJSON(s.stdout, v)
-		} else {
-			err = printLedger(s.stdout, v, *by == "hour", unknown)
-		}
-		if err == nil && !v.Balanced {
-			return exit(exitImbalanced)
-		}
+	from, err := parseMoment(*since, time.Now())
+	if err != nil {
+		return fmt.Errorf("-since: %w", err)
+	}
+	if *by != "hour" && *by != "customer" {
+		return fmt.Errorf("-by: want hour or customer, not %q", *by)
+	}
+	db, err := t.open(ctx)
+	if err != nil {
 		return err
-	}()
+	}
+	defer db.Close()
+	entries, err := db.Ledger(ctx, *customer, from, *by == "hour")
+	if err != nil {
+		return err
+	}
+	v := viewLedger(entries, from)
+	queued, unknown := queueDepth(ctx, *collector, t.data)
+	if unknown == nil {
+		v.Queued = &queued
+	}
 	if *asJSON {
-		return reportJSON(s.stdout, err)
+		err = writeJSON(s.stdout, v)
+	} else {
+		err = printLedger(s.stdout, v, *by == "hour", unknown)
+	}
+	if err == nil && !v.Balanced {
+		return exit(exitNo)
 	}
 	return err
 }

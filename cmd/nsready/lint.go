@@ -15,7 +15,7 @@ type linted struct {
 	Diagnostics   []diagnostic `json:"diagnostics"`
 }
 
-func runLint(_ context.Context, s *streams, args []string) error {
+func runLint(ctx context.Context, s *streams, args []string) error {
 	f := newFlags(s, "lint [flags] [PATH]", `
 Look over a declaration for what is allowed and probably a mistake, such as a threshold that can never fire. Nothing is connected
 to or changed. PATH is a shorter way to say -config PATH. Every finding has a code, which 'nsready explain CODE' explains.
@@ -31,55 +31,50 @@ Example:
 	path := f.String("config", defaultConfig, configUsage)
 	var given variables
 	given.register(f)
-	asJSON := f.Bool("json", false, "print the findings as JSON")
+	asJSON := f.json("print the findings as JSON")
 	failOn := f.String("fail-on", "error", "exit with 2 when there are findings: error or `warning`")
-	err := func() error {
-		rest, err := f.parse(args, 1)
-		if err != nil {
-			return err
-		}
-		if *failOn != "error" && *failOn != "warning" {
-			return fmt.Errorf("-fail-on is %q; want error or warning", *failOn)
-		}
-		if len(rest) > 0 {
-			*path = rest[0]
-		}
-		progress := s.progress("Reading the declaration")
-		_, sources, diags := config.Lint(*path, given...)
-		progress.stop()
-		v := linted{FormatVersion: formatVersion, Diagnostics: describe(diags, sources)}
-		v.ErrorCount, v.WarningCount = countSeverities(v.Diagnostics)
-		switch {
-		case *asJSON:
-			err = writeJSON(s.stdout, v)
-		case v.ErrorCount > 0:
-			err = printDiagnostics(s.stderr, v.Diagnostics)
-		case v.WarningCount > 0:
-			if err = printDiagnostics(s.stdout, v.Diagnostics); err == nil {
-				_, err = fmt.Fprintf(s.stdout, "\n%s: %s.\n", *path, findingCount(v.WarningCount))
-			}
-		default:
-			_, err = fmt.Fprintf(s.stdout, "%s: no findings.\n", *path)
-		}
-		switch {
-		case err != nil:
-			return err
-		case v.ErrorCount > 0:
-			return exit(exitFailed)
-		case v.WarningCount > 0 && *failOn == "warning":
-			return exit(exitChanges)
-		}
-		return nil
-	}()
-	if *asJSON {
-		return reportJSON(s.stdout, err)
+	rest, err := f.parse(args, 1)
+	if err != nil {
+		return err
 	}
-	return err
+	if *failOn != "error" && *failOn != "warning" {
+		return fmt.Errorf("-fail-on is %q; want error or warning", *failOn)
+	}
+	if len(rest) > 0 {
+		*path = rest[0]
+	}
+	_, sources, diags, err := readConfig(ctx, s, config.Lint, *path, given)
+	if err != nil {
+		return err
+	}
+	v := linted{FormatVersion: formatVersion, Diagnostics: describe(diags, sources)}
+	v.ErrorCount, v.WarningCount = countSeverities(v.Diagnostics)
+	switch {
+	case *asJSON:
+		err = writeJSON(s.stdout, v)
+	case v.ErrorCount > 0:
+		err = printDiagnostics(s.stderr, v.Diagnostics)
+	case v.WarningCount > 0:
+		if err = printDiagnostics(s.stdout, v.Diagnostics); err == nil {
+			_, err = fmt.Fprintf(s.stdout, "\n%s: %s.\n", *path, findingCount(v.WarningCount))
+		}
+	default:
+		_, err = fmt.Fprintf(s.stdout, "%s: no findings.\n", *path)
+	}
+	switch {
+	case err != nil:
+		return err
+	case v.ErrorCount > 0:
+		return exit(exitFailed)
+	case v.WarningCount > 0 && *failOn == "warning":
+		return exit(exitNo)
+	}
+	return nil
 }
 
 func findingCount(n int) string {
 	if n == 1 {
 		return "1 finding"
 	}
-	return fmt.Sprintf("%d findings", n)
+	return grouped(n) + " findings"
 }

@@ -21,9 +21,6 @@ import (
 
 var _ loadgen.Stored = (*store.Store)(nil)
 
-// exitBroken says that load ran, and that the promise was broken or nothing was acknowledged.
-const exitBroken = 2
-
 // loadOptions are the flags of load.
 type loadOptions struct {
 	rate                     float64
@@ -88,13 +85,13 @@ Example:
 func loadResult(r *loadgen.Report, err error) error {
 	switch {
 	case r.Values.Broken() > 0:
-		return exit(exitBroken)
+		return exit(exitNo)
 	case err != nil:
 		return err
 	case r.Interrupted:
 		return exit(exitInterrupted)
 	case !r.Ok():
-		return exit(exitBroken)
+		return exit(exitNo)
 	}
 	return nil
 }

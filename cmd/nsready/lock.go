@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -14,35 +13,58 @@ import (
 	"github.com/nsready/nsready/engine/store"
 )
 
-// exitLocked says that the lock was looked at, and that somebody holds it.
-const exitLocked = 2
-
 // locking is how a command that writes the registry takes its lock.
 type locking struct {
 	wait, lease time.Duration
 }
 
 func (l *locking) register(f *flags) {
-	f.DurationVar(&l.wait, "lock-timeout", 10*time.Second, "how long to wait for somebody else who writes the registry")
-	f.DurationVar(&l.lease, "lock-lease", store.LockLease, "how long the registry stays locked when this process dies and renews the lock no more")
+	f.group("The registry's lock", func() {
+		f.DurationVar(&l.wait, "lock-timeout", 10*time.Second, "how long to wait for somebody else who writes the registry")
+		f.DurationVar(&l.lease, "lock-lease", store.LockLease, "how long the registry stays locked when this process dies and renews the lock no more")
+	})
 }
 
-// held is the registry's lock in the hands of this process.
-type held struct {
-	*store.Lock
-	stop func() // renewing it
-	lost <-chan error
-	warn io.Writer
+// hold does work while the registry is locked for an operation. Its context ends when the lock is lost, and an error is
+// then that of the lock. A database without tables yields store.ErrNoSchema, and the work is not done.
+func (l *locking) hold(ctx context.Context, s *streams, t *target, db *store.Store, operation string, work func(ctx context.Context, lock *store.Lock) error) error {
+	lock, err := l.take(ctx, s, t, db, operation)
+	if err != nil {
+		return err
+	}
+	working, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	keeping, stop := context.WithCancel(working)
+	defer stop()
+	lost := make(chan error, 1)
+	go func() {
+		err := lock.Keep(keeping)
+		if err != nil {
+			cancel(err)
+		}
+		lost <- err
+	}()
+	err = work(working, lock)
+	stop()
+	if lost := <-lost; lost != nil {
+		if said := exit(0); err == nil || errors.As(err, &said) { // the work was done before, or has told its end
+			return err
+		}
+		return lost
+	}
+	if e := lock.Release(ctx); e != nil {
+		fmt.Fprintln(s.stderr, "Warning:", e)
+	}
+	return err
 }
 
-// take locks the registry for an operation. While somebody else has it for longer than a moment, that is said on stderr.
-// The context that it returns ends when the lock is lost. The caller passes its own error through end.
-func (l *locking) take(ctx context.Context, s *streams, t *target, db *store.Store, operation string) (context.Context, *held, error) {
+// take takes the lock. While somebody else has it for longer than a moment, that is said on stderr.
+func (l *locking) take(ctx context.Context, s *streams, t *target, db *store.Store, operation string) (*store.Lock, error) {
 	if l.lease < time.Second {
-		return nil, nil, fmt.Errorf("-lock-lease: want one second or more, not %s", l.lease)
+		return nil, fmt.Errorf("-lock-lease: want one second or more, not %s", l.lease)
 	}
 	if l.wait < 0 {
-		return nil, nil, fmt.Errorf("-lock-timeout: want no negative time, not %s", l.wait)
+		return nil, fmt.Errorf("-lock-timeout: want no negative time, not %s", l.wait)
 	}
 	lock, err := db.Lock(ctx, store.Locking{Holder: thisHolder(operation), Wait: l.wait, Lease: l.lease, Waiting: func(i store.LockInfo) {
 		fmt.Fprintf(s.stderr, "Waiting up to %s for the registry's lock, which %s has held for %s (%s).\n", l.wait, clean(i.Who), seconds(i.Age), clean(i.Operation))
@@ -52,42 +74,10 @@ func (l *locking) take(ctx context.Context, s *streams, t *target, db *store.Sto
 		if locked.Waited > 0 {
 			waited = fmt.Sprintf(", waited %s for it", locked.Waited)
 		}
-		return nil, nil, fmt.Errorf("the registry is locked%s:\n\n%s\nA lock ends by itself when its holder has died. To release it at once:\n\n  nsready force-unlock %s%s",
+		return nil, fmt.Errorf("the registry is locked%s:\n\n%s\nA lock ends by itself when its holder has died. To release it at once:\n\n  nsready force-unlock %s%s",
 			waited, describeLock(&locked.Lock), t.arguments(), locked.Lock.ID)
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	keeping, stop := context.WithCancel(ctx)
-	lost := make(chan error, 1)
-	go func() {
-		err := lock.Keep(keeping)
-		if err != nil {
-			cancel(err)
-		}
-		lost <- err
-	}()
-	return ctx, &held{lock, func() { stop(); cancel(nil) }, lost, s.stderr}, nil
-}
-
-// end releases the lock, and returns the error of what was done under it: where that is because of the lock, it says so.
-// It may be called on nil.
-func (h *held) end(ctx context.Context, err error) error {
-	if h == nil {
-		return err
-	}
-	h.stop()
-	if lost := <-h.lost; lost != nil {
-		if err != nil {
-			return lost
-		}
-		return nil
-	}
-	if e := h.Release(ctx); e != nil {
-		fmt.Fprintln(h.warn, "Warning:", e)
-	}
-	return err
+	return lock, err
 }
 
 // arguments are those that name the same database again, for a shell, without its password. They end with a space.
@@ -168,39 +158,33 @@ Example:
   nsready lock status -json`)
 	var t target
 	t.registerDatabase(f)
-	asJSON := f.Bool("json", false, "print the lock as JSON")
+	asJSON := f.json("print the lock as JSON")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	err := func() error {
-		db, err := t.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		l, err := db.LockStatus(ctx)
-		if err != nil {
-			return err
-		}
-		switch {
-		case *asJSON:
-			err = writeJSON(s.stdout, struct {
-				FormatVersion string    `json:"format_version"`
-				Held          bool      `json:"held"`
-				Lock          *lockView `json:"lock"` // null when nobody holds it
-			}{formatVersion, l != nil, viewLock(l)})
-		case l == nil:
-			_, err = fmt.Fprintln(s.stdout, "The registry is not locked.")
-		default:
-			_, err = fmt.Fprintf(s.stdout, "The registry is locked:\n\n%s", describeLock(l))
-		}
-		if err == nil && l != nil {
-			return exit(exitLocked)
-		}
+	db, err := t.open(ctx)
+	if err != nil {
 		return err
-	}()
-	if *asJSON {
-		return reportJSON(s.stdout, err)
+	}
+	defer db.Close()
+	l, err := db.LockStatus(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case *asJSON:
+		err = writeJSON(s.stdout, struct {
+			FormatVersion string    `json:"format_version"`
+			Held          bool      `json:"held"`
+			Lock          *lockView `json:"lock"` // null when nobody holds it
+		}{formatVersion, l != nil, viewLock(l)})
+	case l == nil:
+		_, err = fmt.Fprintln(s.stdout, "The registry is not locked.")
+	default:
+		_, err = fmt.Fprintf(s.stdout, "The registry is locked:\n\n%s", describeLock(l))
+	}
+	if err == nil && l != nil {
+		return exit(exitNo)
 	}
 	return err
 }
@@ -214,58 +198,52 @@ Example:
   nsready force-unlock -force 5f0c7f5e-6f0e-4f0c-9d53-1d0a8f1f5c1b`)
 	var t target
 	t.registerDatabase(f)
-	asJSON := f.Bool("json", false, "print what was released as JSON")
+	asJSON := f.json("print what was released as JSON")
 	force := f.Bool("force", false, "do not ask")
 	rest, err := f.parse(args, 1)
 	if err != nil {
 		return err
 	}
-	err = func() error {
-		if len(rest) == 0 {
-			return errors.New("which lock? 'nsready lock status' shows its ID")
-		}
-		db, err := t.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		held, err := db.LockStatus(ctx)
-		if err != nil {
-			return err
-		}
-		if held == nil {
-			return store.ErrNotLocked
-		}
-		id, err := uuid.Parse(rest[0])
-		if err != nil || id != held.ID {
-			return fmt.Errorf("the registry's lock is not %s but another one:\n\n%s", clean(rest[0]), describeLock(held))
-		}
-		if !*force {
-			if *asJSON || !isTerminal(s.stdin) {
-				return fmt.Errorf("nobody can be asked here; to release the lock without a question, run:\n\n  nsready force-unlock -force %s%s", t.arguments(), id)
-			}
-			if err := confirm(ctx, s, fmt.Sprintf("The registry is locked:\n\n%s\nDo you want to release it? What its holder does will be refused.", describeLock(held))); err != nil {
-				return err
-			}
-		}
-		released, err := db.ForceUnlock(ctx, id)
-		if locked := (*store.LockedError)(nil); errors.As(err, &locked) {
-			return fmt.Errorf("the lock has ended meanwhile, and there is another one:\n\n%s", describeLock(&locked.Lock))
-		}
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return writeJSON(s.stdout, struct {
-				FormatVersion string    `json:"format_version"`
-				Released      *lockView `json:"released"`
-			}{formatVersion, viewLock(&released)})
-		}
-		_, err = fmt.Fprintf(s.stdout, "\nReleased the lock of %s (%s), which was held for %s.\n", clean(released.Who), clean(released.Operation), seconds(released.Age))
-		return err
-	}()
-	if *asJSON {
-		return reportJSON(s.stdout, err)
+	if len(rest) == 0 {
+		return errors.New("which lock? 'nsready lock status' shows its ID")
 	}
+	db, err := t.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	held, err := db.LockStatus(ctx)
+	if err != nil {
+		return err
+	}
+	if held == nil {
+		return store.ErrNotLocked
+	}
+	id, err := uuid.Parse(rest[0])
+	if err != nil || id != held.ID {
+		return fmt.Errorf("the registry's lock is not %s but another one:\n\n%s", clean(rest[0]), describeLock(held))
+	}
+	if !*force {
+		if *asJSON || !isTerminal(s.stdin) {
+			return fmt.Errorf("nobody can be asked here; to release the lock without a question, run:\n\n  nsready force-unlock -force %s%s", t.arguments(), id)
+		}
+		if err := confirm(ctx, s, fmt.Sprintf("The registry is locked:\n\n%s\nDo you want to release it? What its holder does will be refused.", describeLock(held))); err != nil {
+			return err
+		}
+	}
+	released, err := db.ForceUnlock(ctx, id)
+	if locked := (*store.LockedError)(nil); errors.As(err, &locked) {
+		return fmt.Errorf("the lock has ended meanwhile, and there is another one:\n\n%s", describeLock(&locked.Lock))
+	}
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return writeJSON(s.stdout, struct {
+			FormatVersion string    `json:"format_version"`
+			Released      *lockView `json:"released"`
+		}{formatVersion, viewLock(&released)})
+	}
+	_, err = fmt.Fprintf(s.stdout, "\nReleased the lock of %s (%s), which was held for %s.\n", clean(released.Who), clean(released.Operation), seconds(released.Age))
 	return err
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -204,5 +206,32 @@ func TestInterruptedApplyReleasesItsLock(t *testing.T) {
 	}
 	if !ask[bool](t, url, `SELECT `+free) {
 		t.Error("the lock is still held")
+	}
+}
+
+// Work that has said how it ended is not spoken over when its lock is lost; other errors are those of the lock.
+func TestWorkThatLosesItsLock(t *testing.T) {
+	url := migrated(t)
+	db, err := store.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, test := range []struct{ of, want error }{
+		{exit(exitNo), exit(exitNo)},
+		{context.Canceled, store.ErrLockLost},
+		{nil, nil},
+	} {
+		l := locking{lease: time.Second}
+		err := l.hold(t.Context(), &streams{stderr: os.Stderr}, &target{}, db, "test", func(ctx context.Context, _ *store.Lock) error {
+			if err := execute(url, `DELETE FROM registry_lock`); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return test.of
+		})
+		if !errors.Is(err, test.want) {
+			t.Errorf("%v becomes %v, want %v", test.of, err, test.want)
+		}
 	}
 }

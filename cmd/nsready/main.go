@@ -2,11 +2,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -18,10 +20,10 @@ import (
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
-// Exit codes. A command whose question has an answer that is "no" or "changed" exits with 2.
+// Exit codes.
 const (
-	exitFailed      = 1
-	exitChanges     = 2
+	exitFailed      = 1 // it could not be done
+	exitNo          = 2 // it was done, and the answer is no, or that there are changes
 	exitInterrupted = 130
 )
 
@@ -77,7 +79,47 @@ type streams struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
+	json    *bool       // whether errors go to stdout, as JSON; nil for a command that does not have that
+	lines   *lines      // of a command that tells what it does as lines of JSON; else nil
+	target  *target     // the database that the flags name; nil for a command that needs none
 	inspect *inspection // for a command that is to tell its flags and do nothing; else nil
+}
+
+// input is stdin for a command that reads it. It fails when ctx ends.
+func (s *streams) input(ctx context.Context) io.Reader { return &interruptible{ctx, s.stdin} }
+
+type interruptible struct {
+	ctx context.Context
+	in  io.Reader
+}
+
+func (r *interruptible) Read(p []byte) (int, error) {
+	buffer := make([]byte, len(p)) // p is the caller's again when ctx ends
+	var n int
+	var err error
+	if interrupted := await(r.ctx, func() { n, err = r.in.Read(buffer) }); interrupted != nil {
+		return 0, interrupted
+	}
+	return copy(p, buffer[:n]), err
+}
+
+// await does work that cannot be interrupted. When ctx ends before, its error is returned; the work goes on until the process
+// ends, and nothing of it may be looked at.
+func await(ctx context.Context, work func()) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		work()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // exit is an error that says nothing: its command has said all.
@@ -89,18 +131,36 @@ func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, interrupted, stop := cancelOnInterrupt(ctx)
 	defer stop()
-	err := dispatch(ctx, &streams{stdin: stdin, stdout: stdout, stderr: stderr}, args)
+	s := &streams{stdin: stdin, stdout: stdout, stderr: stderr}
+	err := dispatch(ctx, s, args)
+	if s.lines != nil && err == nil {
+		err = s.lines.err
+	}
+	if s.target != nil {
+		err = s.target.advise(err)
+	}
 	var code exit
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &code):
 		return int(code)
+	case s.lines != nil:
+		if e := s.lines.report(err); e != nil {
+			fmt.Fprintln(stderr, "Error:", e)
+		}
+	case s.json != nil && *s.json:
+		if e := writeJSON(stdout, failure{formatVersion, []diagnostic{{Severity: "error", Summary: err.Error()}}}); e != nil {
+			fmt.Fprintln(stderr, "Error:", e)
+		}
 	case interrupted():
 		fmt.Fprintln(stderr, "Interrupted.")
+	default:
+		fmt.Fprintln(stderr, "Error:", err)
+	}
+	if interrupted() {
 		return exitInterrupted
 	}
-	fmt.Fprintln(stderr, "Error:", err)
 	return exitFailed
 }
 
@@ -112,13 +172,15 @@ func spareMemory() {
 	}
 }
 
+// errInterrupted is the cause of the end of a context after an interrupt.
+var errInterrupted = errors.New("interrupted")
+
 // cancelOnInterrupt returns a context that ends with the first interrupt, and a function that tells whether there was one.
 func cancelOnInterrupt(parent context.Context) (ctx context.Context, interrupted func() bool, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
 	done := make(chan struct{})
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	errInterrupted := errors.New("interrupted")
 	go func() {
 		for n := 0; ; n++ {
 			select {
@@ -144,6 +206,9 @@ func dispatch(ctx context.Context, s *streams, args []string) error {
 		printHelp(s.stderr)
 		return exit(exitFailed)
 	}
+	if err := checkArgsVariables(); err != nil {
+		return err
+	}
 	name, args := args[0], args[1:]
 	switch name {
 	case "-h", "-help", "--help", "help":
@@ -160,18 +225,21 @@ func dispatch(ctx context.Context, s *streams, args []string) error {
 			return c.run(ctx, s, args)
 		}
 	}
-	names := func(yield func(string) bool) {
-		for _, c := range commands {
+	hint := "'nsready help' lists the commands."
+	if best := nearest(name, namesOf(commands)); best != "" {
+		hint = fmt.Sprintf("Did you mean %q?", best)
+	}
+	return fmt.Errorf("there is no command %q. %s", name, hint)
+}
+
+func namesOf(list []command) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, c := range list {
 			if !yield(c.name) {
 				return
 			}
 		}
 	}
-	hint := "'nsready help' lists the commands."
-	if best := nearest(name, names); best != "" {
-		hint = fmt.Sprintf("Did you mean %q?", best)
-	}
-	return fmt.Errorf("there is no command %q. %s", name, hint)
 }
 
 // runSub runs a subcommand of a command that has nothing but those. about says what they are for.
@@ -205,7 +273,11 @@ func runSub(ctx context.Context, s *streams, args []string, of, about, example s
 			return c.run(ctx, s, args)
 		}
 	}
-	return fmt.Errorf("there is no command \"%s %s\". 'nsready %s -help' lists those there are.", of, name, of)
+	hint := fmt.Sprintf("'nsready %s -help' lists those there are.", of)
+	if best := nearest(name, namesOf(list)); best != "" {
+		hint = fmt.Sprintf("Did you mean \"%s %s\"?", of, best)
+	}
+	return fmt.Errorf("there is no command \"%s %s\". %s", of, name, hint)
 }
 
 func printHelp(w io.Writer) {
@@ -226,7 +298,41 @@ type flags struct {
 	*flag.FlagSet
 	usage, about string
 	help         func()
-	inspect      *inspection
+	streams      *streams
+
+	titles []string          // under which the help shows flags
+	under  map[string]string // by the flag's name
+}
+
+// group puts the flags that register registers under a title of the help.
+func (f *flags) group(title string, register func()) {
+	known := map[string]bool{}
+	f.VisitAll(func(one *flag.Flag) { known[one.Name] = true })
+	register()
+	if !slices.Contains(f.titles, title) {
+		f.titles = append(f.titles, title)
+	}
+	f.VisitAll(func(one *flag.Flag) {
+		if !known[one.Name] && f.under[one.Name] == "" {
+			f.under[one.Name] = title
+		}
+	})
+}
+
+// printFlags writes the flags by their groups, those of none first.
+func (f *flags) printFlags(w io.Writer) {
+	for _, title := range append([]string{""}, f.titles...) {
+		part := flag.NewFlagSet("", flag.ContinueOnError)
+		part.SetOutput(w)
+		f.VisitAll(func(one *flag.Flag) {
+			if f.under[one.Name] == title {
+				part.Var(one.Value, one.Name, one.Usage)
+				part.Lookup(one.Name).DefValue = one.DefValue
+			}
+		})
+		fmt.Fprintf(w, "\n%s:\n", cmp.Or(title, "Flags"))
+		part.PrintDefaults()
+	}
 }
 
 // commandName is the words of a usage that name the command: "dlq show" of "dlq show [flags] ID".
@@ -242,10 +348,10 @@ func commandName(usage string) string {
 
 // newFlags begins the command line of a command. usage is what follows "nsready"; help ends with an example.
 func newFlags(s *streams, usage, help string) *flags {
-	f := &flags{FlagSet: flag.NewFlagSet(commandName(usage), flag.ContinueOnError), usage: usage, about: help, inspect: s.inspect}
+	f := &flags{FlagSet: flag.NewFlagSet(commandName(usage), flag.ContinueOnError), usage: usage, about: help, streams: s, under: map[string]string{}}
 	f.SetOutput(io.Discard)
 	f.Usage = func() {} // would be called for mistakes too
-	f.BoolFunc("no-color", "print no colors, like NO_COLOR=1", func(value string) error {
+	f.BoolFunc("no-color", "print no colors, like NO_COLOR=1; CLICOLOR_FORCE=1 prints them without a terminal, too", func(value string) error {
 		on, err := strconv.ParseBool(value)
 		if err == nil && on {
 			err = os.Setenv("NO_COLOR", "1") // painter looks there
@@ -253,28 +359,40 @@ func newFlags(s *streams, usage, help string) *flags {
 		return err
 	})
 	f.help = func() {
-		fmt.Fprintf(s.stdout, "Usage: nsready %s\n\n%s\n", usage, strings.TrimSpace(help))
-		fmt.Fprint(s.stdout, "\nFlags:\n")
-		f.SetOutput(s.stdout)
-		f.PrintDefaults()
+		fmt.Fprintf(s.stdout, "%s", legible(fmt.Appendf(nil, "Usage: nsready %s\n\n%s\n", usage, strings.TrimSpace(help))))
+		f.printFlags(s.stdout)
 	}
 	return f
+}
+
+// json registers -json of a command whose only output it makes one JSON document on stdout, of its errors too.
+func (f *flags) json(usage string) *bool {
+	on := new(bool)
+	f.jsonVar(on, usage)
+	return on
+}
+
+func (f *flags) jsonVar(on *bool, usage string) {
+	f.BoolVar(on, "json", false, usage)
+	f.streams.json = on
 }
 
 // parse reads the command line and returns the arguments that are no flags, of which there may be up to most.
 // It returns errHelp when the help was wanted, which it has printed, or when the flags were only to be told.
 func (f *flags) parse(args []string, most int) (rest []string, err error) {
-	if f.inspect != nil {
-		f.inspect.flags(f)
+	if f.streams.inspect != nil {
+		f.streams.inspect.flags(f)
 		return nil, errHelp
+	}
+	if err := f.parseVariables(); err != nil {
+		return nil, f.mistake(err)
 	}
 	for len(args) > 0 {
 		if err := f.Parse(args); err != nil {
-			if errors.Is(err, flag.ErrHelp) {
-				f.help()
-				return nil, errHelp
+			if behind := slices.ContainsFunc(args, func(a string) bool { return a == "-json" || a == "--json" }); behind && f.streams.json != nil {
+				*f.streams.json = true // the mistake may stand before it
 			}
-			return nil, fmt.Errorf("%w\n'nsready %s -help' lists the flags.", err, f.Name())
+			return nil, f.mistake(err)
 		}
 		left := f.Args()
 		if n := len(args) - len(left); n > 0 && args[n-1] == "--" {
@@ -290,6 +408,23 @@ func (f *flags) parse(args []string, most int) (rest []string, err error) {
 		return nil, fmt.Errorf("unexpected argument %q\n'nsready %s -help' shows the usage.", rest[most], f.Name())
 	}
 	return rest, nil
+}
+
+// mistake explains why flags could not be taken, and prints the help when that was wanted.
+func (f *flags) mistake(err error) error {
+	if errors.Is(err, flag.ErrHelp) {
+		f.help()
+		return errHelp
+	}
+	hint := ""
+	if _, name, ok := strings.Cut(err.Error(), "flag provided but not defined: -"); ok {
+		var names []string
+		f.VisitAll(func(known *flag.Flag) { names = append(names, known.Name) })
+		if best := nearest(name, slices.Values(names)); best != "" {
+			hint = fmt.Sprintf(". Did you mean -%s?", best)
+		}
+	}
+	return fmt.Errorf("%w%s\n'nsready %s -help' lists the flags.", err, hint, f.Name())
 }
 
 const errHelp = exit(0)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +30,9 @@ func TestMain(m *testing.M) {
 	// Scripts run this program as nsready.
 	if filepath.Base(os.Args[0]) == "nsready" {
 		main()
+	}
+	if err := os.Setenv("LC_ALL", "C.UTF-8"); err != nil {
+		panic(err)
 	}
 	storetest.Main(m)
 }
@@ -55,6 +59,7 @@ func TestScripts(t *testing.T) {
 			bin := filepath.Join(env.WorkDir, ".bin")
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("GO_VERSION", runtime.Version())
+			env.Setenv("LC_ALL", "C.UTF-8")
 			env.Values[tbKey{}] = env.T()
 			if err := os.Mkdir(bin, 0o755); err != nil {
 				return err
@@ -294,5 +299,54 @@ func TestInterruptWhileAsking(t *testing.T) {
 	s.until(t, "Interrupted.")
 	if code := s.exitCode(t); code != 130 {
 		t.Errorf("exit code %d, want 130", code)
+	}
+}
+
+// asked is an input that nobody writes to. It calls read when it is read from.
+type asked struct {
+	read func()
+	end  chan struct{}
+}
+
+func (a asked) Read([]byte) (int, error) {
+	a.read()
+	<-a.end
+	return 0, io.EOF
+}
+
+func TestInterruptWhileStandardInputIsRead(t *testing.T) {
+	url := migrated(t)
+	for _, args := range [][]string{
+		{"fmt", "-"},
+		{"import", "registry", "-", "-database-url", url},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		in := asked{cancel, make(chan struct{})}
+		ended := make(chan int, 1)
+		var out lockedBuffer
+		go func() { ended <- run(ctx, args, in, &out, &out) }()
+		select {
+		case code := <-ended:
+			if code == 0 || !strings.Contains(out.String(), "canceled") {
+				t.Errorf("%v exits with %d: %s", args, code, out.String())
+			}
+		case <-time.After(20 * time.Second):
+			t.Errorf("%v goes on after an interrupt", args)
+		}
+		close(in.end)
+	}
+	if !ask[bool](t, url, `SELECT `+free) {
+		t.Error("the registry is still locked")
+	}
+}
+
+func TestInterruptWhileADeclarationIsRead(t *testing.T) {
+	for _, command := range []string{"validate", "lint"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		var out bytes.Buffer
+		if code := run(ctx, []string{command, "-config", "../../nsready.hcl"}, strings.NewReader(""), &out, &out); code == 0 {
+			t.Errorf("%s says: %s", command, out.String())
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,14 +25,19 @@ type target struct {
 }
 
 func (t *target) register(f *flags) {
-	f.StringVar(&t.config, "config", defaultConfig, configUsage)
-	t.variables.register(f)
+	f.group("Which declaration", func() {
+		f.StringVar(&t.config, "config", defaultConfig, configUsage)
+		t.variables.register(f)
+	})
 	t.registerDatabase(f)
 }
 
 func (t *target) registerDatabase(f *flags) {
-	f.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, as postgres://USER:PASSWORD@HOST:PORT/DATABASE\n(default $DATABASE_URL, else the database of the 'nsready up' that runs on -data)")
-	f.StringVar(&t.data, "data", ".nsready", "data `DIR` of the running 'nsready up'")
+	f.group("Which database", func() {
+		f.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, as postgres://USER:PASSWORD@HOST:PORT/DATABASE\n(default $DATABASE_URL, else the database of the 'nsready up' that runs on -data)")
+		f.StringVar(&t.data, "data", ".nsready", "data `DIR` of the running 'nsready up'")
+	})
+	f.streams.target = t
 }
 
 func runPlan(ctx context.Context, s *streams, args []string) error {
@@ -53,80 +59,91 @@ Example:
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	err := func() error {
-		if err := p.check(); err != nil {
-			return err
-		}
-		if *out != "" {
-			if err := checkOut(*out); err != nil {
-				return err
-			}
-		}
-		declared, err := loadConfig(s, p.config, p.json, p.variables...)
-		if err != nil {
-			return err
-		}
-		db, err := p.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		v, err := p.plan(ctx, s, db, declared)
-		if err != nil {
-			return err
-		}
-		refused := p.judge(v.Plan)
-		unlimited := p.maxDestroy.text == "" && slices.ContainsFunc(refused, func(r veto) bool { return r.condition == "max-destroy" })
-		if unlimited { // what is usual binds apply alone
-			refused = refused[:len(refused)-1]
-		}
-		if v.Refusal() != nil {
-			refused = append(refused, veto{"refused", "apply would refuse it as a whole, for what protects or owns its objects"})
-		}
-		v.FailedOn = failedOn(refused)
-		if *out != "" {
-			saved := &registry.SavedPlan{
-				Plan: v.Plan, Tool: thisBuild().Version, MaxDestroy: p.maxDestroy.text, Author: author().String(), Created: time.Now().UTC().Truncate(time.Second),
-			}
-			if err := savePlan(*out, saved); err != nil {
-				return err
-			}
-			v.Saved = viewSaved(*out, saved)
-		}
-		if p.json {
-			err = writeJSON(s.stdout, v)
-		} else {
-			err = printPlan(s.stdout, v, p.expand)
-			if err == nil && unlimited {
-				_, err = fmt.Fprintf(s.stdout, "\nNote: apply refuses to destroy so many objects, unless it is told -max-destroy=%d.\n", v.Summary.Destroy)
-			}
-			if err == nil && v.Saved != nil {
-				err = printSaved(s.stdout, *out, v.Refusal() == nil)
-			}
-		}
-		switch {
-		case err != nil:
-			return err
-		case len(refused) > 0:
-			return refuse(s, refused)
-		case *detailed && !v.Empty():
-			return exit(exitChanges)
-		}
-		return nil
-	}()
-	if p.json {
-		return reportJSON(s.stdout, err)
+	p.start(s)
+	if err := p.check(); err != nil {
+		return err
 	}
-	return err
+	if *out != "" {
+		if err := checkOut(*out); err != nil {
+			return err
+		}
+	}
+	declared, err := p.load(ctx, s)
+	if err != nil {
+		return err
+	}
+	db, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	v, err := p.plan(ctx, s, db, declared)
+	if err != nil {
+		return err
+	}
+	refused := p.judge(v.Plan)
+	overLimit := func(r veto) bool { return r.condition == "max-destroy" }
+	tooMany := slices.ContainsFunc(refused, overLimit)
+	unlimited := tooMany && p.maxDestroy.text == ""
+	if unlimited { // what is usual binds apply alone
+		refused = slices.DeleteFunc(refused, overLimit)
+	}
+	if v.Refusal() != nil {
+		refused = append(refused, veto{"refused", "apply would refuse it as a whole, for what protects or owns its objects"})
+	}
+	v.FailedOn = failedOn(refused)
+	if *out != "" {
+		saved := &registry.SavedPlan{
+			Plan: v.Plan, Tool: thisBuild().Version, MaxDestroy: p.maxDestroy.text, Author: author().String(), Created: time.Now().UTC().Truncate(time.Second),
+		}
+		if err := savePlan(*out, saved); err != nil {
+			return err
+		}
+		v.Saved = viewSaved(*out, saved)
+	}
+	switch {
+	case p.lines != nil:
+		if why := v.Refusal(); why != nil {
+			p.lines.diagnostic(diagnostic{Severity: "error", Summary: why.Error()})
+		}
+		err = p.lines.plan(v, refused)
+		if v.Saved != nil {
+			p.lines.saved(v.Saved)
+		}
+	case p.json:
+		err = writeJSON(s.stdout, v)
+	default:
+		err = printPlan(s.stdout, v, p.expand)
+		if err == nil && unlimited {
+			_, err = fmt.Fprintf(s.stdout, "\nNote: apply refuses to destroy so many objects, unless it is told -max-destroy=%d.\n", v.Summary.Destroy)
+		}
+		if err == nil && v.Saved != nil {
+			err = printSaved(s.stdout, v, p.arguments(), tooMany)
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(refused) > 0:
+		return p.refuse(s, refused)
+	case *detailed && !v.Empty():
+		return exit(exitNo)
+	}
+	return nil
 }
 
-// printSaved says where a plan was saved, and what to do with it when apply takes it.
-func printSaved(w io.Writer, name string, applicable bool) error {
+// printSaved says where a plan was saved, and what to do with it when apply takes it: for a shell, with the arguments that name
+// the database, and, if need be, leave to destroy too many.
+func printSaved(w io.Writer, v planView, database string, tooMany bool) error {
 	hint := "."
-	if applicable && !automated() {
-		hint = fmt.Sprintf(". To make exactly these changes, run:\n\n  nsready apply %s", shellQuote(name))
+	if v.Refusal() == nil && !automated() {
+		leave := database
+		if tooMany {
+			leave += fmt.Sprintf("-max-destroy=%d ", v.Summary.Destroy)
+		}
+		hint = fmt.Sprintf(". To make exactly these changes, run:\n\n  nsready apply %s%s", leave, shellQuote(v.Saved.File))
 	}
-	_, err := fmt.Fprintf(w, "\nThe plan is saved in %s%s\n", clean(name), hint)
+	_, err := fmt.Fprintf(w, "\nThe plan is saved in %s%s\n", clean(v.Saved.File), hint)
 	return err
 }
 
@@ -147,12 +164,23 @@ func loadRegistry(ctx context.Context, db *store.Store) (current *registry.Snaps
 	return current, true, err
 }
 
+// url is that of the flags or the environment, or "": then it is the database of a running 'nsready up'.
+func (t *target) url() string { return cmp.Or(t.databaseURL, os.Getenv("DATABASE_URL")) }
+
+// advise adds to an error about an old schema what brings it up to date.
+func (t *target) advise(err error) error {
+	if unreadable := (*store.UnreadableError)(nil); !errors.As(err, &unreadable) || !unreadable.Outdated {
+		return err
+	}
+	if t.url() != "" {
+		return fmt.Errorf("%w.\nStart its services again with this program, each as before:\n\n  nsready serve", err)
+	}
+	return fmt.Errorf("%w.\nStop the 'nsready up' that runs it, and start it again with this program:\n\n  nsready up -data %s", err, shellQuote(t.data))
+}
+
 // open connects to the database that the flags, the environment or a running 'nsready up' name.
 func (t *target) open(ctx context.Context) (*store.Store, error) {
-	url := t.databaseURL
-	if url == "" {
-		url = os.Getenv("DATABASE_URL")
-	}
+	url := t.url()
 	if url == "" {
 		running, err := readReady(t.data)
 		if err != nil {

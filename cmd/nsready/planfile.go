@@ -21,29 +21,11 @@ type savedView struct {
 }
 
 // savePlan writes a plan to a file, which is there whole or not at all, for its owner alone.
-func savePlan(name string, p *registry.SavedPlan) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("saving the plan: %w", err)
-		}
-	}()
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*") // mode 0600
-	if err != nil {
-		return err
+func savePlan(name string, p *registry.SavedPlan) error {
+	if err := replaceFile(name, func(f *os.File) error { return registry.WritePlan(f, p) }); err != nil {
+		return fmt.Errorf("saving the plan: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	err = registry.WritePlan(f, p)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	return nil
 }
 
 // checkOut refuses to save a plan where there is something else.

@@ -16,32 +16,51 @@ import (
 	"github.com/nsready/nsready/engine/store"
 )
 
-// planner is what plan and apply share: the way to a plan, and what it must not do.
+// planner is what plan, apply and rollback share: the way to a plan, and what it must not do.
 type planner struct {
 	target
-	only       addressList // -target
+	only, not  addressList // -target, -exclude
+	prune      bool
 	failOn     conditions
 	maxDestroy destroyLimit
 	look       impactOptions
-	locks      locking  // of apply
-	why        occasion // of apply and rollback
 	expand     bool
-	json       bool
+	jsonForm
+	lines *lines // of -json=stream; else nil
+
+	// Of apply and rollback, which execute the plan.
+	locks locking
+	why   occasion
+	ask   approval
 }
 
 func (p *planner) register(f *flags) {
 	p.target.register(f)
-	f.Var(&p.only, "target", "`ADDRESS` of an object, such as site.acme/mill/north: plan it, everything below it, and what these need, and\nnothing else; may be given several times")
+	f.group("What to plan", func() {
+		f.Var(&p.only, "target", "`ADDRESS` of an object, such as site.acme/mill/north: plan it, everything below it, and what these need, and\nnothing else; may be given several times")
+		f.Var(&p.not, "exclude", "`ADDRESS` of an object: leave it alone, with everything below it and what cannot be done without it; may be\ngiven several times")
+		f.BoolVar(&p.prune, "prune", true, "retire what is not declared any more; -prune=false keeps it")
+	})
 	p.registerLimits(f)
 }
 
 // registerLimits registers what any plan has, wherever it comes from.
 func (p *planner) registerLimits(f *flags) {
-	f.Var(&p.failOn, "fail-on", "`CONDITIONS`, separated by commas, on which to exit with 2 and change nothing: "+listed(conditionNames))
-	f.Var(&p.maxDestroy, "max-destroy", "the most objects to destroy: a `NUMBER`, or a percentage of the managed ones, such as 20%\n(default 10, or 5% where that is more)")
-	p.look.register(f)
+	f.group("What the plan must not do", func() {
+		f.Var(&p.failOn, "fail-on", "`CONDITIONS`, separated by commas, on which to exit with 2 and change nothing: "+listed(conditionNames))
+		f.Var(&p.maxDestroy, "max-destroy", maxDestroyUsage)
+	})
+	f.group("What the changes do to data", func() { p.look.register(f) })
 	f.BoolVar(&p.expand, "expand", false, "show every change, also when many are alike")
-	f.BoolVar(&p.json, "json", false, "print JSON")
+	f.Var(&p.jsonForm, "json", "print one JSON document in the end; -json=stream prints lines of JSON, each when it happens")
+	f.streams.json = &p.json
+}
+
+// registerExecution registers what a command has that executes its plan. args are those of the command.
+func (p *planner) registerExecution(f *flags, args []string) {
+	p.locks.register(f)
+	p.why.register(f)
+	p.ask.register(f, args)
 }
 
 // check refuses flags that make no sense, or none together.
@@ -86,6 +105,15 @@ func (p *planner) compare(ctx context.Context, db *store.Store, current, declare
 		}
 		plan = plan.Target(p.only)
 	}
+	if len(p.not) > 0 {
+		if err := checkAddresses("-exclude", p.not, declared, current); err != nil {
+			return v, err
+		}
+		plan = plan.Exclude(p.not)
+	}
+	if !p.prune {
+		plan = plan.KeepAll()
+	}
 	progress.now("Looking at the data")
 	report, err := p.look.assess(ctx, &p.target, db, current, plan)
 	if err != nil {
@@ -94,7 +122,8 @@ func (p *planner) compare(ctx context.Context, db *store.Store, current, declare
 	plan.DataLoss = report != nil && report.DataLoss
 	v = viewPlan(plan)
 	v.Impact, v.ByHand = report, drift
-	v.unsettled = plan.Targets == nil && current.Version > 0 && current.AppliedRevision != current.Revision
+	v.savedOnly = current.RequiresSavedPlan() || declared.RequiresSavedPlan()
+	v.unsettled = !plan.Partial() && current.Version > 0 && current.AppliedRevision != current.Revision
 	return v, nil
 }
 
@@ -164,6 +193,9 @@ func (c *conditions) String() string { return strings.Join(*c, ",") }
 
 func (c *conditions) Set(text string) error {
 	for _, name := range strings.Split(text, ",") {
+		if name == "hand-edit" {
+			name = "drift"
+		}
 		if !slices.Contains(conditionNames, name) {
 			hint := ""
 			if best := nearest(name, slices.Values(conditionNames)); best != "" {
@@ -177,6 +209,8 @@ func (c *conditions) Set(text string) error {
 	}
 	return nil
 }
+
+const maxDestroyUsage = "the most objects to destroy: a `NUMBER`, or a percentage of the managed ones, such as 20%\n(default 10, or 5% where that is more)"
 
 // destroyLimit is the value of -max-destroy.
 type destroyLimit struct {
@@ -250,7 +284,15 @@ func refuse(s *streams, list []veto) error {
 			return err
 		}
 	}
-	return exit(exitChanges)
+	return exit(exitNo)
+}
+
+// refuse says why the plan is refused, unless its output has said so.
+func (p *planner) refuse(s *streams, list []veto) error {
+	if p.lines != nil {
+		return exit(exitNo)
+	}
+	return refuse(s, list)
 }
 
 // failedOn returns the conditions of vetoes.

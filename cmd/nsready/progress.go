@@ -80,7 +80,7 @@ func (p *progress) say() {
 	if p.terminal && age < progressAfter {
 		return
 	}
-	text := fmt.Sprintf("%s… %d s", p.what, int(age.Seconds()))
+	text := string(legible(fmt.Appendf(nil, "%s… %d s", p.what, int(age.Seconds()))))
 	if !p.terminal {
 		fmt.Fprintln(p.out, text)
 		return

@@ -41,11 +41,13 @@ Example:
 	var allowed addressList
 	f.Var(&allowed, "allow-data-loss", "`ADDRESS` of an object whose stored telemetry may go, and with it that of what is below it; may be given several times")
 	expand := f.Bool("expand", false, "show every object")
-	asJSON := f.Bool("json", false, "print JSON")
-	var ask approval
-	ask.register(f)
+	asJSON := f.json("print JSON")
 	var locks locking
 	locks.register(f)
+	var why occasion
+	why.register(f)
+	var ask approval
+	ask.register(f, args)
 	rest, err := f.parse(args, -1)
 	if err != nil {
 		return err
@@ -59,18 +61,12 @@ Example:
 	if len(addresses) == 0 {
 		return errors.New("purge what? Name retired objects: nsready purge ADDRESS...")
 	}
-	err = func() (err error) {
-		db, err := t.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		working, lock, err := locks.take(ctx, s, &t, db, "purge")
-		if err != nil {
-			return err
-		}
-		defer func() { err = lock.end(ctx, err) }()
-		ctx = working
+	db, err := t.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return locks.hold(ctx, s, &t, db, "purge", func(ctx context.Context, lock *store.Lock) error {
 		v, err := planPurge(ctx, s, db, addresses, allowed)
 		if err != nil {
 			return err
@@ -78,27 +74,20 @@ Example:
 		refused := judgePurge(&v)
 		v.FailedOn = failedOn(refused)
 		if !*asJSON {
-			if err := printPurge(s.stdout, &v, *expand); err != nil {
-				return err
-			}
+			err = printPurge(s.stdout, &v, *expand)
+		} else if len(refused) > 0 {
+			err = writeJSON(s.stdout, v)
 		}
-		if len(refused) > 0 {
-			if *asJSON {
-				if err := writeJSON(s.stdout, v); err != nil {
-					return err
-				}
-			}
+		switch {
+		case err != nil:
+			return err
+		case len(refused) > 0:
 			return refuse(s, refused)
 		}
-		if err := ask.approve(ctx, s, "purge", args, "\nDo you want nsready to remove this for good? It cannot be undone.", *asJSON); err != nil {
+		if err := ask.approve(ctx, s, "\nDo you want nsready to remove this for good? It cannot be undone.", *asJSON); err != nil {
 			return err
 		}
-		progress := s.progress("Waiting for other changes of the registry")
-		v.Version, err = lock.Apply(store.WithProgress(ctx, func(kind registry.Kind, n int) {
-			progress.now("Purging " + counted(kind, n))
-		}), v.Plan, author())
-		progress.stop()
-		if err != nil {
+		if v.Version, err = applyPlan(ctx, s, lock, "Purging", v.Plan, why.of(""), nil); err != nil {
 			return err
 		}
 		v.Applied = true
@@ -107,11 +96,7 @@ Example:
 		}
 		_, err = fmt.Fprintf(s.stdout, "\nPurge complete! %s removed for good.\nRegistry version %d.\n", objects(v.Summary.Destroy), v.Version)
 		return err
-	}()
-	if *asJSON {
-		return reportJSON(s.stdout, err)
-	}
-	return err
+	})
 }
 
 // planPurge finds out what would go.
@@ -182,7 +167,7 @@ func printPurge(w io.Writer, v *purgeView, expand bool) error {
 		with = ", with " + countedRows(rows)
 	}
 	fmt.Fprintf(&out, "\nPlan: %d to purge%s.\n", v.Summary.Destroy, with)
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(legible(out.Bytes()))
 	return err
 }
 

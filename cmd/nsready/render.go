@@ -24,6 +24,7 @@ type planView struct {
 	Saved    *savedView     `json:"saved_plan,omitempty"`
 	ByHand   []driftEntry   `json:"changed_by_hand,omitempty"` // since the last apply
 
+	savedOnly bool // apply takes it from a file alone
 	unsettled bool // an apply may have something to record though the plan is empty
 }
 
@@ -91,6 +92,8 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 	switch {
 	case v.Empty() && v.Refusal() != nil:
 		fmt.Fprintln(&out, "No changes that could be made.")
+	case v.Empty() && (v.Excluded != nil || v.Kept != nil):
+		fmt.Fprintln(&out, "No changes, but for what -exclude or -prune=false leaves alone.")
 	case v.Empty() && v.Targets != nil:
 		fmt.Fprintln(&out, "No changes. What -target names is in the registry as it is declared.")
 	case v.Empty():
@@ -108,25 +111,63 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 		printImpacts(&out, v.Impact)
 	}
 	printOwnership(&out, paint, v.Plan)
-	if n := len(v.Unmanaged); n > 0 {
+	printLeftOut(&out, v.Plan)
+	for _, text := range warnings(v.Plan) {
+		fmt.Fprintf(&out, "\n%s: %s\n", paint(yellow, "Warning"), text)
+	}
+	_, err := w.Write(legible(out.Bytes()))
+	return err
+}
+
+// warnings of a plan that is not all there is to do.
+func warnings(plan *registry.Plan) (list []string) {
+	var flags []string
+	if plan.Targets != nil {
+		flags = append(flags, "-target")
+	}
+	if plan.Excluded != nil {
+		flags = append(flags, "-exclude")
+	}
+	if n := len(flags); n > 0 {
+		is := map[int]string{1: "is", 2: "are"}[n]
+		list = append(list, strings.Join(flags, " and ")+" "+is+" in effect, and the plan is partial: the rest of the declaration is not looked at, and may still differ\n"+
+			"from the registry. It is meant for exceptions; plan without it afterwards.")
+	}
+	return list
+}
+
+// printLeftOut names the objects that a plan leaves alone.
+func printLeftOut(out *bytes.Buffer, plan *registry.Plan) {
+	list := func(adjective, why string, addresses []registry.Address) {
+		n := len(addresses)
+		if n == 0 {
+			return
+		}
 		are := "are"
 		if n == 1 {
 			are = "is"
 		}
-		fmt.Fprintf(&out, "\nNote: %s in the registry, made outside nsready, %s left alone:\n", strings.Replace(objects(n), " ", " unmanaged ", 1), are)
-		for _, a := range v.Unmanaged[:min(n, maxListed)] {
-			fmt.Fprintf(&out, "    %s\n", clean(a.String()))
-		}
-		if n > maxListed {
-			fmt.Fprintf(&out, "    and %d more\n", n-maxListed)
-		}
+		fmt.Fprintf(out, "\nNote: %s%s:\n", strings.Replace(objects(n), " ", " "+adjective, 1), fmt.Sprintf(why, are))
+		printAddresses(out, addresses)
 	}
-	if v.Targets != nil {
-		fmt.Fprintf(&out, "\n%s: -target is in effect, and the plan is partial: the rest of the declaration is not looked at, and may still differ\n"+
-			"from the registry. It is meant for exceptions; plan without it afterwards.\n", paint(yellow, "Warning"))
+	list("unmanaged ", " in the registry, made outside nsready, %s left alone", plan.Unmanaged)
+	list("", " not declared any more %s kept, for -prune=false", plan.Kept)
+	list("", " %s left out, too, because of what is excluded or kept", plan.LeftOut)
+}
+
+// printAddresses lists the first addresses of many.
+func printAddresses(out *bytes.Buffer, list []registry.Address) {
+	for _, a := range list[:min(len(list), maxListed)] {
+		fmt.Fprintf(out, "    %s\n", clean(a.String()))
 	}
-	_, err := w.Write(out.Bytes())
-	return err
+	printMore(out, len(list)-maxListed)
+}
+
+// printMore says how many of a list are not shown, if any.
+func printMore(out *bytes.Buffer, n int) {
+	if n > 0 {
+		fmt.Fprintf(out, "    and %s more; -json lists all\n", grouped(n))
+	}
 }
 
 // printOwnership says what keeps a plan from being applied, and whose objects it leaves alone.
@@ -139,9 +180,7 @@ func printOwnership(out *bytes.Buffer, paint func(color, string) string, plan *r
 		for i := range min(n, maxListed) {
 			fmt.Fprintf(out, "    %s\n", line(i))
 		}
-		if n > maxListed {
-			fmt.Fprintf(out, "    and %d more\n", n-maxListed)
-		}
+		printMore(out, n-maxListed)
 	}
 	refused := paint(red, "This plan cannot be applied")
 	list(refused+": another declaration manages what this one declares", len(plan.Conflicts), func(i int) string {
@@ -305,6 +344,8 @@ func nouns(kind registry.Kind) string {
 		return "platform thresholds"
 	case registry.KindLimits:
 		return "limits"
+	case registry.KindPolicy:
+		return "policy settings"
 	}
 	return string(kind) + "s"
 }

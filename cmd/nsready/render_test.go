@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/nsready/nsready/engine/impact"
 	"github.com/nsready/nsready/engine/registry"
+	"github.com/nsready/nsready/engine/sheet"
 	"github.com/nsready/nsready/engine/store"
 )
 
@@ -85,7 +88,7 @@ func TestPlanJSONSchema(t *testing.T) {
 				formatVersion,
 				&registry.Plan{
 					Registry: uuid.MustParse("0b0e7e5c-1f5e-4c0e-9d6b-0a3f1c2d4e5f"), BaseVersion: 12, BaseRevision: 345, Checksum: "5ac6", Managed: 100, Owner: "default",
-					Targets: []registry.Address{site}, Drift: 2, DataLoss: true, AllowDataLoss: []registry.Address{device},
+					Targets: []registry.Address{site}, Excluded: []registry.Address{device}, Kept: []registry.Address{device}, LeftOut: []registry.Address{site}, Drift: 2, DataLoss: true, AllowDataLoss: []registry.Address{device},
 					Changes: []registry.Change{
 						{Action: registry.Delete, Address: device},
 						{Action: registry.Purge, Address: device, Reason: "has 3 rows of telemetry"},
@@ -101,7 +104,7 @@ func TestPlanJSONSchema(t *testing.T) {
 				[]driftEntry{{
 					Drifted: registry.Drifted{Kind: registry.EditedByHand, Address: device, Fields: []registry.FieldChange{{Name: "type", Before: "meter", After: "sensor"}}},
 					By:      &store.Touch{At: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Who: "raj", Via: "psql from 10.0.0.7", Op: "update"},
-				}}, false,
+				}}, false, false,
 			}, true, 13,
 		}, []storedRows{{device, 3}},
 	}
@@ -142,6 +145,34 @@ func TestPlanJSONSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	explained(t, string(doc), document)
+}
+
+// docs/json.md explains every member of what the other commands print.
+func TestJSONIsExplained(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/json.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []any{
+		&validation{}, &linted{}, &testReport{}, &formatting{}, &explanations{}, &exportView{}, &importView{}, &sheet.Row{}, &driftView{}, &historyView{},
+		&versionView{}, &objectView{}, &diffView{}, &lockView{}, &build{}, &failure{},
+	} {
+		fill(reflect.ValueOf(v).Elem())
+		text, err := json.Marshal(v)
+		var document map[string]any
+		if err == nil {
+			err = json.Unmarshal(text, &document)
+		}
+		if err != nil {
+			t.Fatalf("%T: %v", v, err)
+		}
+		for _, plans := range []string{"changes", "summary"} {
+			if _, ok := v.(*diffView); ok || plans == "changes" {
+				delete(document, plans) // the page of plans has it
+			}
+		}
+		explained(t, string(doc), document)
+	}
 }
 
 // fill gives every field of a value something, so that none is left out of its JSON.
@@ -190,6 +221,23 @@ func explained(t *testing.T, doc string, v any) {
 	case []any:
 		for _, element := range v {
 			explained(t, doc, element)
+		}
+	}
+}
+
+// What nobody manages may be a whole estate: it is not listed to the end on a terminal.
+func TestUnmanagedObjectsAreCut(t *testing.T) {
+	var list []registry.Address
+	for i := range 1030 {
+		list = append(list, registry.NewAddress(registry.KindCustomer, fmt.Sprint("c", i)))
+	}
+	var plan, drift bytes.Buffer
+	if err := errors.Join(printPlan(&plan, viewPlan(&registry.Plan{BaseVersion: 1, Unmanaged: list}), false), printDrift(&drift, driftView{Unmanaged: list})); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{plan.String(), drift.String()} {
+		if strings.Count(text, "customer.c") != maxListed || !strings.Contains(text, "    and 1,010 more; -json lists all\n") {
+			t.Errorf("%.3000s", text)
 		}
 	}
 }

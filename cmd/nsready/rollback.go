@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
-	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
 )
 
@@ -21,52 +18,44 @@ The exit code is 2 when the plan does what -fail-on and -max-destroy forbid; the
 
 Example:
   nsready rollback -auto-approve 12`)
-	var p planner
+	p := planner{prune: true}
 	p.registerDatabase(f)
 	p.registerLimits(f)
-	p.locks.register(f)
-	p.why.register(f)
-	var ask approval
-	ask.register(f)
+	p.registerExecution(f, args)
 	owner := f.String("declaration", "", "`NAME` of the declaration whose objects to roll back, where several manage the registry")
 	rest, err := f.parse(args, 1)
 	if err != nil {
 		return err
 	}
-	err = func() (err error) {
-		if len(rest) == 0 {
-			return errors.New("roll back to what? Name a version: nsready rollback REV")
-		}
-		version, ok := parseVersion(rest[0])
-		if !ok {
-			return fmt.Errorf("%q is no version: want a number such as 12; 'nsready history' lists them", rest[0])
-		}
-		if err := p.check(); err != nil {
-			return err
-		}
-		db, err := p.open(ctx)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		working, lock, err := p.locks.take(ctx, s, &p.target, db, "rollback")
-		if err != nil {
-			return err
-		}
-		defer func() { err = lock.end(ctx, err) }()
-		ctx = working
+	p.start(s)
+	if len(rest) == 0 {
+		return errors.New("roll back to what? Name a version: nsready rollback REV")
+	}
+	version, ok := parseVersion(rest[0])
+	if !ok {
+		return fmt.Errorf("%q is no version: want a number such as 12; 'nsready history' lists them", rest[0])
+	}
+	if err := p.check(); err != nil {
+		return err
+	}
+	db, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return p.locks.hold(ctx, s, &p.target, db, "rollback", func(ctx context.Context, lock *store.Lock) error {
 		v, err := p.planRollback(ctx, s, db, version, *owner)
 		if err != nil {
 			return err
 		}
 		a := applyView{planView: v, Version: v.BaseVersion}
-		if done, err := p.begin(s, &a); done || err != nil {
+		if err := p.present(s, &a); err != nil {
 			return err
 		}
-		if v.Empty() {
+		if a.Empty() {
 			return p.end(s, &a)
 		}
-		if err := ask.approve(ctx, s, "rollback", args, a.Summary.question(), p.json); err != nil {
+		if err := p.ask.approve(ctx, s, a.Summary.question(), p.json); err != nil {
 			return err
 		}
 		by := p.why.of("")
@@ -79,11 +68,7 @@ Example:
 		}
 		_, err = fmt.Fprintln(s.stdout, "Change the declaration too: the next apply of it as it is undoes this rollback.")
 		return err
-	}()
-	if p.json {
-		return reportJSON(s.stdout, err)
-	}
-	return err
+	})
 }
 
 // planRollback plans the way back to what a version of a declaration was.
@@ -98,7 +83,7 @@ func (p *planner) planRollback(ctx context.Context, s *streams, db *store.Store,
 	if err != nil {
 		return v, err
 	}
-	if owner, err = ownerOf(owner, state, live); err != nil {
+	if owner, err = chooseOwner(owner, state, live); err != nil {
 		return v, err
 	}
 	desired := state.Of(owner)
@@ -109,25 +94,4 @@ func (p *planner) planRollback(ctx context.Context, s *streams, db *store.Store,
 	}
 	desired.ReleaseAdopted(live, adopted)
 	return p.compare(ctx, db, live, desired, progress)
-}
-
-// ownerOf returns the declaration whose objects are rolled back: the named one, or the only one that there is.
-func ownerOf(name string, states ...*registry.Snapshot) (string, error) {
-	var owners []string
-	for _, s := range states {
-		owners = append(owners, s.Owners()...)
-	}
-	slices.Sort(owners)
-	owners = slices.Compact(owners)
-	switch {
-	case name != "" && !slices.Contains(owners, name):
-		return "", fmt.Errorf("-declaration: no declaration %q manages anything, now or then; there is %s", name, strings.Join(owners, ", "))
-	case name != "":
-		return name, nil
-	case len(owners) == 0:
-		return registry.DefaultOwner, nil
-	case len(owners) > 1:
-		return "", fmt.Errorf("several declarations manage the registry: %s. Say which to roll back with -declaration NAME", strings.Join(owners, ", "))
-	}
-	return owners[0], nil
 }

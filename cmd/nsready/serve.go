@@ -137,44 +137,67 @@ func (o *serveOptions) complete() error {
 	return nil
 }
 
-// serve runs the service until ctx ends. When it finds its queue replaced by another, or cut, it begins anew, which takes
-// stock of what is there.
+// serve runs the service until ctx ends.
 func (o *serveOptions) serve(ctx context.Context, s *streams, log *slog.Logger) error {
 	spareMemory()
-	for {
-		if err := awaitDatabase(ctx, o.databaseURL, log); err != nil {
-			return err
-		}
-		e, err := engine.New(ctx, engine.Options{
+	begin := func(ctx context.Context) (*engine.Engine, error) {
+		e, err := newEngine(ctx, engine.Options{
 			Roles: o.parsedRoles, Name: o.name, DatabaseURL: o.databaseURL, External: &o.queue, QueueBytes: int64(o.queueBytes),
 			Collector: o.collector, Admin: o.admin, AdminToken: o.adminToken, Log: log,
 		})
-		if err != nil && store.MayPass(err) && !isListening(err) && ctx.Err() == nil {
-			// The database went away while the queue was waited for, say.
-			log.Warn("cannot start yet, will try again", "err", err)
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(time.Second):
-			}
-			continue
-		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		a := e.Addresses()
 		if err := o.announce(s, a, log); err != nil {
-			return errors.Join(err, e.Close())
+			return nil, errors.Join(err, e.Close())
 		}
 		o.collector, o.admin = cmp.Or(a.Collector, o.collector), cmp.Or(a.Admin, o.admin) // should it begin anew
-		err = e.Run(ctx)
+		return e, nil
+	}
+	e, err := begin(ctx)
+	if err != nil {
+		return err
+	}
+	err = runEngine(ctx, log, e, begin)
+	if o.readyFile != "" {
+		err = errors.Join(err, ignoreMissing(os.Remove(o.readyFile)))
+	}
+	return err
+}
+
+// runEngine runs an engine until ctx ends. When it finds its queue replaced by another, or cut, another one begins anew,
+// which takes stock of what is there.
+func runEngine(ctx context.Context, log *slog.Logger, e *engine.Engine, begin func(context.Context) (*engine.Engine, error)) error {
+	for {
+		err := e.Run(ctx)
 		if !errors.Is(err, engine.ErrQueueReplaced) || ctx.Err() != nil {
-			if o.readyFile != "" {
-				err = errors.Join(err, ignoreMissing(os.Remove(o.readyFile)))
-			}
 			return err
 		}
 		log.Error("beginning anew", "err", err)
+		if e, err = begin(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// newEngine makes an engine, for which it waits for the database.
+func newEngine(ctx context.Context, o engine.Options) (*engine.Engine, error) {
+	for {
+		if err := awaitDatabase(ctx, o.DatabaseURL, o.Log); err != nil {
+			return nil, err
+		}
+		e, err := engine.New(ctx, o)
+		if err == nil || !store.MayPass(err) || isListening(err) || ctx.Err() != nil {
+			return e, err
+		}
+		// The database went away while the queue was waited for, say.
+		o.Log.Warn("cannot start yet, will try again", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
 	}
 }
 

@@ -86,54 +86,48 @@ Example:
 	configPath := f.String("config", defaultConfig, configUsage)
 	var given variables
 	given.register(f)
-	asJSON := f.Bool("json", false, "print the outcome as JSON")
+	asJSON := f.json("print the outcome as JSON")
 	junit := f.String("junit", "", "write the outcome to `FILE` too, in JUnit's XML")
 	pattern := f.String("run", "", "run only tests whose names match `REGEXP`")
 	verbose := f.Bool("verbose", false, "list tests that pass, too")
-	err := func() error {
-		paths, err := f.parse(args, -1)
-		if err != nil {
-			return err
-		}
-		only, err := regexp.Compile(*pattern)
-		if err != nil {
-			return fmt.Errorf("-run: %w", err)
-		}
-		declared, err := loadConfig(s, *configPath, *asJSON, given...)
-		if err != nil {
-			return err
-		}
-		if len(paths) == 0 {
-			paths = []string{*configPath}
-			if info, err := os.Stat(*configPath); err == nil && !info.IsDir() {
-				paths[0] = filepath.Dir(*configPath)
-			}
-		}
-		files, err := readTests(s, paths, declared, only, *asJSON)
-		if err != nil {
-			return err
-		}
-		v, err := runTests(ctx, trial.NewRunner(declared), files)
-		if err != nil {
-			return err
-		}
-		if *junit != "" {
-			if err := writeJUnit(*junit, v); err != nil {
-				return fmt.Errorf("writing the outcome for -junit: %w", err)
-			}
-		}
-		if *asJSON {
-			err = writeJSON(s.stdout, v)
-		} else {
-			err = printTests(s, v, *verbose)
-		}
-		if err == nil && v.Failed > 0 {
-			return exit(exitChanges)
-		}
+	paths, err := f.parse(args, -1)
+	if err != nil {
 		return err
-	}()
+	}
+	only, err := regexp.Compile(*pattern)
+	if err != nil {
+		return fmt.Errorf("-run: %w", err)
+	}
+	declared, err := loadConfig(ctx, s, *configPath, *asJSON, given)
+	if err != nil {
+		return err
+	}
+	if len(paths) == 0 {
+		paths = []string{*configPath}
+		if info, err := os.Stat(*configPath); err == nil && !info.IsDir() {
+			paths[0] = filepath.Dir(*configPath)
+		}
+	}
+	files, err := readTests(s, paths, declared, only, *asJSON)
+	if err != nil {
+		return err
+	}
+	v, err := runTests(ctx, trial.NewRunner(declared), files)
+	if err != nil {
+		return err
+	}
+	if *junit != "" {
+		if err := writeJUnit(*junit, v); err != nil {
+			return fmt.Errorf("writing the outcome for -junit: %w", err)
+		}
+	}
 	if *asJSON {
-		return reportJSON(s.stdout, err)
+		err = writeJSON(s.stdout, v)
+	} else {
+		err = printTests(s, v, *verbose)
+	}
+	if err == nil && v.Failed > 0 {
+		return exit(exitNo)
 	}
 	return err
 }
@@ -227,7 +221,7 @@ func printTests(s *streams, v testReport, verbose bool) error {
 		outcome = paint(red, "Failure!")
 	}
 	fmt.Fprintf(&out, "%s %d passed, %d failed.\n", outcome, v.Passed, v.Failed)
-	_, err := s.stdout.Write(out.Bytes())
+	_, err := s.stdout.Write(legible(out.Bytes()))
 	return err
 }
 

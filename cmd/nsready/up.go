@@ -37,11 +37,12 @@ func runUp(ctx context.Context, s *streams, args []string) error {
 	var o upOptions
 	var asJSON bool
 	f := newFlags(s, "up [flags]", `Runs the queue, a private PostgreSQL, the collector, the workers and the admin API in one process tree, after it
-applied the declaration. Ctrl-C stores what is in the queue and stops everything.
+applied the declaration, unless that destroys more objects than -max-destroy allows. Ctrl-C stores what is in the queue and
+stops everything.
 
 Example:
   nsready up -config nsready.hcl -simulate`)
-	f.StringVar(&o.config, "config", "nsready.hcl", "the declaration, a `path` to a file or directory")
+	f.StringVar(&o.config, "config", defaultConfig, configUsage)
 	var given variables
 	given.register(f)
 	f.StringVar(&o.data, "data", ".nsready", "`directory` of all that is kept")
@@ -51,13 +52,14 @@ Example:
 	f.StringVar(&o.monitor, "nats-monitor", "127.0.0.1:8222", "`address` of JetStream's monitor")
 	f.StringVar(&o.databaseAddr, "postgres", "127.0.0.1:0", "`address` of the private PostgreSQL")
 	f.Var(&o.queueBytes, "queue-size", "the most that the queue may hold, a `size` such as 10GiB; by default that, or a power of two up to half of the free space")
+	f.Var(&o.maxDestroy, "max-destroy", maxDestroyUsage)
 	f.BoolVar(&o.simulate, "simulate", false, "send plausible values from all declared devices")
 	f.StringVar(&o.readyFile, "ready-file", "", "`file` to write when ready: where everything is, as JSON")
 	f.BoolVar(&asJSON, "json", false, "log as JSON, and print the content of the ready file when ready")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
-	declared, err := loadConfig(s, o.config, asJSON, given...)
+	declared, err := loadConfig(ctx, s, o.config, asJSON, given)
 	if err != nil {
 		return err
 	}
@@ -124,6 +126,7 @@ type upOptions struct {
 	collector, admin, monitor, databaseAddr string
 	mqtt                                    string // "" for none
 	queueBytes                              byteSize
+	maxDestroy                              destroyLimit
 	simulate                                bool
 }
 
@@ -175,20 +178,32 @@ func (m *machine) start(ctx context.Context, declared *registry.Snapshot) error 
 	if m.token, err = secret(filepath.Join(m.data, "admin-token"), "ADMIN_BEARER_TOKEN"); err != nil {
 		return err
 	}
-	return m.assemble(ctx)
+	spareMemory()
+	return m.take(engine.New(ctx, m.engineOptions()))
 }
 
-// assemble makes the engine.
-func (m *machine) assemble(ctx context.Context) error {
-	spareMemory()
-	e, err := engine.New(ctx, engine.Options{
+func (m *machine) engineOptions() engine.Options {
+	return engine.Options{
 		Roles: engine.Everything, Name: "up", DatabaseURL: m.database, QueueDir: filepath.Join(m.data, "queue"), QueueBytes: int64(m.options.queueBytes), MinFree: minFree,
 		Collector: m.options.collector, Admin: m.options.admin, MQTT: m.options.mqtt, Monitor: m.options.monitor, AdminToken: m.token, Log: m.log,
-	})
-	if err == nil {
-		m.engine.Store(e)
 	}
-	return err
+}
+
+// take makes a new engine the machine's, and keeps its addresses for the next one, should there be any.
+func (m *machine) take(e *engine.Engine, err error) error {
+	if err != nil {
+		return err
+	}
+	m.engine.Store(e)
+	a := e.Addresses()
+	m.options.collector, m.options.admin, m.options.monitor, m.options.mqtt = a.Collector, a.Admin, a.Monitor, a.MQTT
+	return nil
+}
+
+// beginAnew makes another engine. PostgreSQL may be about to be started again.
+func (m *machine) beginAnew(ctx context.Context) (*engine.Engine, error) {
+	err := m.take(newEngine(ctx, m.engineOptions()))
+	return m.engine.Load(), err
 }
 
 // prepare makes the data directory, takes its lock, and finds out early what would fail late.
@@ -308,6 +323,13 @@ func (m *machine) declare(ctx context.Context, declared *registry.Snapshot) erro
 	if err := plan.Refusal(); err != nil {
 		return err
 	}
+	if refused := (&planner{maxDestroy: m.options.maxDestroy}).judge(plan); len(refused) > 0 {
+		return fmt.Errorf("the declaration is not applied: %s", refused[0].why)
+	}
+	if current.RequiresSavedPlan() && !plan.Empty() {
+		m.say("%s: not applied, the registry stays as it is: its policy is require_saved_plan. Run: nsready plan -out estate.plan, then: nsready apply estate.plan", m.options.config)
+		return nil
+	}
 	if plan.Empty() {
 		m.say("%s: no changes, %s", m.options.config, declared)
 		if current.AppliedRevision == current.Revision {
@@ -353,23 +375,6 @@ func secret(path, variable string) (string, error) {
 	return token, nil
 }
 
-// writeFile replaces a file in one step; only its owner may read it.
-func writeFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close()) // a power cut leaves the old content or the new
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
-}
-
 func (m *machine) ready() ready {
 	a := m.engine.Load().Addresses()
 	r := ready{
@@ -390,9 +395,6 @@ func (m *machine) readyFiles() []string {
 	}
 	return files
 }
-
-// quote makes a shell take s as one word.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // announce writes the ready files and says where everything is.
 func (m *machine) announce(stdout io.Writer, asJSON bool) error {
@@ -441,30 +443,12 @@ func (m *machine) example(collector string) string {
 // run serves until ctx ends.
 func (m *machine) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.serve(ctx) })
+	g.Go(func() error { return runEngine(ctx, m.log, m.engine.Load(), m.beginAnew) })
 	g.Go(func() error { return m.supervise(ctx) })
 	if m.options.simulate {
 		g.Go(func() error { return m.simulate(ctx) })
 	}
 	return g.Wait()
-}
-
-// serve runs the engine until ctx ends. When it finds its queue replaced by another, or cut, it begins anew, which takes stock
-// of what is there.
-func (m *machine) serve(ctx context.Context) error {
-	for {
-		e := m.engine.Load()
-		a := e.Addresses()
-		err := e.Run(ctx)
-		if !errors.Is(err, engine.ErrQueueReplaced) || ctx.Err() != nil {
-			return err
-		}
-		m.log.Error("beginning anew", "err", err)
-		m.options.collector, m.options.admin, m.options.monitor, m.options.mqtt = a.Collector, a.Admin, a.Monitor, a.MQTT
-		if err := m.assemble(ctx); err != nil {
-			return err
-		}
-	}
 }
 
 // supervise starts PostgreSQL again when it ends by itself. Meanwhile events wait in the queue.

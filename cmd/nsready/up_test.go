@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,8 +18,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/nsready/nsready/engine/config"
+	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
 )
 
@@ -330,5 +334,82 @@ func stored(t *testing.T, db *store.Store, n int64) {
 		case <-deadline:
 			t.Fatalf("%d events are stored, want %d", have, n)
 		}
+	}
+}
+
+// An engine that begins anew while PostgreSQL is away waits for it.
+func TestUpBeginsAnewWithoutItsDatabase(t *testing.T) {
+	url := migrated(t)
+	c, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := pgx.Identifier{c.Database}.Sanitize()
+	c.Database = "postgres"
+	db, err := pgx.ConnectConfig(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.Background())
+	allow := func(connections bool) {
+		if _, err := db.Exec(t.Context(), fmt.Sprintf(`ALTER DATABASE %s ALLOW_CONNECTIONS %t`, name, connections)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var log lockedBuffer
+	m := &machine{data: t.TempDir(), database: url, token: "secret", log: slog.New(slog.NewTextHandler(&log, nil)), options: upOptions{
+		collector: "127.0.0.1:0", admin: "127.0.0.1:0", monitor: "127.0.0.1:0", queueBytes: minQueue}}
+	allow(false)
+	began := make(chan error, 1)
+	go func() {
+		e, err := m.beginAnew(t.Context())
+		if err == nil {
+			err = e.Close()
+		}
+		began <- err
+	}()
+	until(t, "the wait to be logged", 30*time.Second, func() bool {
+		return len(began) > 0 || strings.Contains(log.String(), "the database cannot be used yet")
+	})
+	allow(true)
+	if err := <-began; err != nil {
+		t.Error(err)
+	}
+}
+
+// A declaration that lost most of its objects by mistake is not applied by a start either.
+func TestUpDestroysNoMoreThanApplyDoes(t *testing.T) {
+	m := &machine{database: migrated(t), say: func(string, ...any) {}}
+	load := func(devices int) *registry.Snapshot {
+		t.Helper()
+		text := "customer \"acme\" {\n  project \"mill\" {\n    site \"north\" {\n"
+		for i := range devices {
+			text += fmt.Sprintf("      device \"d%d\" {\n        type = \"meter\"\n      }\n", i)
+		}
+		name := filepath.Join(t.TempDir(), "nsready.hcl")
+		if err := os.WriteFile(name, []byte(text+"    }\n  }\n}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		declared, _, diags := config.Load(name)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		return declared
+	}
+	if err := m.declare(t.Context(), load(20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.declare(t.Context(), load(5)); err == nil || !strings.Contains(err.Error(), "it destroys 15 objects of 23 that are managed") || !strings.Contains(err.Error(), "-max-destroy=15") {
+		t.Errorf("%v", err)
+	}
+	const live = `SELECT count(*) FROM devices WHERE retired_at IS NULL`
+	if n := ask[int](t, m.database, live); n != 20 {
+		t.Errorf("%d devices are left", n)
+	}
+	if err := m.options.maxDestroy.Set("15"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.declare(t.Context(), load(5)); err != nil || ask[int](t, m.database, live) != 5 {
+		t.Error(err)
 	}
 }

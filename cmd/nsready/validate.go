@@ -23,7 +23,7 @@ type validation struct {
 	Diagnostics   []diagnostic `json:"diagnostics"`
 }
 
-func runValidate(_ context.Context, s *streams, args []string) error {
+func runValidate(ctx context.Context, s *streams, args []string) error {
 	f := newFlags(s, "validate [flags] [PATH]", `
 Check a declaration: syntax, names, references, ranges. Nothing is connected to or changed.
 PATH is a shorter way to say -config PATH. The exit code is 0 when the declaration is valid, otherwise 1.
@@ -34,7 +34,7 @@ Example:
 	path := f.String("config", defaultConfig, configUsage)
 	var given variables
 	given.register(f)
-	asJSON := f.Bool("json", false, "print the diagnostics as JSON")
+	asJSON := f.json("print the diagnostics as JSON")
 	rest, err := f.parse(args, 1)
 	if err != nil {
 		return err
@@ -42,9 +42,10 @@ Example:
 	if len(rest) > 0 {
 		*path = rest[0]
 	}
-	progress := s.progress("Reading the declaration")
-	declared, sources, diags := config.Lint(*path, given...)
-	progress.stop()
+	declared, sources, diags, err := readConfig(ctx, s, config.Lint, *path, given)
+	if err != nil {
+		return err
+	}
 	list := describe(diags, sources)
 	if *asJSON {
 		v := validation{FormatVersion: formatVersion, Valid: !diags.HasErrors(), Diagnostics: list}
@@ -65,14 +66,29 @@ Example:
 }
 
 // loadConfig reads a declaration for a command that goes on with it, and reports what is wrong with it.
-func loadConfig(s *streams, path string, asJSON bool, given ...config.Input) (*registry.Snapshot, error) {
-	progress := s.progress("Reading the declaration")
-	declared, sources, diags := config.Load(path, given...)
-	progress.stop()
+func loadConfig(ctx context.Context, s *streams, path string, asJSON bool, given variables) (*registry.Snapshot, error) {
+	declared, sources, diags, err := readConfig(ctx, s, config.Load, path, given)
+	if err != nil {
+		return nil, err
+	}
 	if err := reportDiagnostics(s, diags, sources, asJSON); err != nil {
 		return nil, err
 	}
 	return declared, nil
+}
+
+// readConfig reads a declaration with config.Load or config.Lint. The error is that of ctx.
+func readConfig(ctx context.Context, s *streams, read func(string, ...config.Input) (*registry.Snapshot, *config.Sources, hcl.Diagnostics),
+	path string, given variables) (*registry.Snapshot, *config.Sources, hcl.Diagnostics, error) {
+	progress := s.progress("Reading the declaration")
+	defer progress.stop()
+	var declared *registry.Snapshot
+	var sources *config.Sources
+	var diags hcl.Diagnostics
+	if err := await(ctx, func() { declared, sources, diags = read(path, given...) }); err != nil {
+		return nil, nil, nil, err
+	}
+	return declared, sources, diags, nil
 }
 
 // reportDiagnostics prints diagnostics. Its error is not nil when one of them is an error.

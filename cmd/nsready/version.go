@@ -23,13 +23,16 @@ Print the version of this program, and what it was built from.
 
 Example:
   nsready version -json`)
-	asJSON := f.Bool("json", false, "print JSON")
+	asJSON := f.json("print JSON")
 	if _, err := f.parse(args, 0); err != nil {
 		return err
 	}
 	b := thisBuild()
 	if *asJSON {
-		return writeJSON(s.stdout, b)
+		return writeJSON(s.stdout, struct {
+			FormatVersion string `json:"format_version"`
+			build
+		}{formatVersion, b})
 	}
 	text := "nsready " + b.Version
 	if b.Revision != "" {

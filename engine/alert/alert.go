@@ -31,6 +31,7 @@ const (
 const (
 	ReasonRemoved = "threshold removed"
 	ReasonRetired = "device retired"
+	ReasonMoved   = "device moved to another project"
 )
 
 // Transition is one step of one alert, with all that a store needs to write the alert's row.
@@ -68,11 +69,11 @@ type Evaluator struct {
 	byKey   map[string][]*rule
 	watched map[*telemetry.ParameterSet][]watch // nil for sets without thresholds
 	devices map[uuid.UUID]*device
-	retired func(device uuid.UUID) bool // nil: none is
+	gone    func(device uuid.UUID, parameterKey string) (why string) // nil: none is
 
 	batch   uint64 // counts batches; a series changed in this one is in undo
 	undo    []before
-	removed []Transition // of removed thresholds and retired devices, until committed
+	removed []Transition // of removed thresholds and of devices that are gone, until committed
 	taken   int          // how many of removed Take has returned
 	pending []Transition // not yet taken
 }
@@ -80,6 +81,7 @@ type Evaluator struct {
 // rule is a compiled threshold. Limits that are not set are infinite.
 type rule struct {
 	id           uuid.UUID
+	key          string  // of the parameter
 	above, below float64 // exceeded outside
 	high, low    float64 // resolved inside
 	hold         telemetry.Micros
@@ -140,22 +142,28 @@ func (e *Evaluator) Reload(thresholds []*registry.Threshold, now telemetry.Micro
 		e.rules[t.ID] = r
 		e.byKey[t.ParameterKey] = append(e.byKey[t.ParameterKey], r)
 	}
-	e.forget(now, ReasonRemoved, func(s *series) bool { return e.rules[s.alert.Threshold] == nil })
+	e.forget(now, func(s *series) string {
+		if e.rules[s.alert.Threshold] == nil {
+			return ReasonRemoved
+		}
+		return ""
+	})
 }
 
-// Retire says which devices are retired from here on, between batches. Their alerts get resolved at now, and no new ones
-// begin, whatever of them is in the queue.
-func (e *Evaluator) Retire(retired func(device uuid.UUID) bool, now telemetry.Micros) {
-	e.retired = retired
-	e.forget(now, ReasonRetired, func(s *series) bool { return retired(s.alert.Device) })
+// Gone says which devices cannot have an alert of a parameter's thresholds from here on, between batches: why, and "" for those
+// that can. Their alerts get resolved at now, and no new ones begin, whatever of them is in the queue.
+func (e *Evaluator) Gone(why func(device uuid.UUID, parameterKey string) string, now telemetry.Micros) {
+	e.gone = why
+	e.forget(now, func(s *series) string { return why(s.alert.Device, e.rules[s.alert.Threshold].key) })
 }
 
-// forget resolves the alerts of series that are gone.
-func (e *Evaluator) forget(now telemetry.Micros, reason string, gone func(*series) bool) {
+// forget resolves the alerts of series that are gone, and drops these.
+func (e *Evaluator) forget(now telemetry.Micros, gone func(*series) (why string)) {
 	first := len(e.removed)
 	for id, d := range e.devices {
 		d.series = slices.DeleteFunc(d.series, func(s *series) bool {
-			if !gone(s) {
+			reason := gone(s)
+			if reason == "" {
 				return false
 			}
 			if s.alert.State != "" {
@@ -177,7 +185,7 @@ func (e *Evaluator) forget(now telemetry.Micros, reason string, gone func(*serie
 
 func compile(t *registry.Threshold) *rule {
 	r := &rule{
-		id: t.ID, above: math.Inf(1), below: math.Inf(-1), high: math.Inf(1), low: math.Inf(-1),
+		id: t.ID, key: t.ParameterKey, above: math.Inf(1), below: math.Inf(-1), high: math.Inf(1), low: math.Inf(-1),
 		hold: telemetry.Micros(t.For.Microseconds()), severity: t.Severity,
 	}
 	if t.Above.Set {
@@ -241,7 +249,7 @@ func (e *Evaluator) step(s *series, r *rule, v float64, at telemetry.Micros) {
 	next := a.State
 	switch {
 	case a.State == "" && exceeded:
-		if e.retired != nil && e.retired(a.Device) {
+		if e.gone != nil && e.gone(a.Device, r.key) != "" {
 			return
 		}
 		next = Pending
@@ -309,7 +317,7 @@ func (e *Evaluator) series(id, threshold uuid.UUID) *series {
 	return s
 }
 
-// Due reports whether there are transitions of removed thresholds or retired devices to take.
+// Due reports whether there are transitions of removed thresholds or of devices that are gone to take.
 func (e *Evaluator) Due() bool { return e.taken < len(e.removed) }
 
 // Take returns the transitions since the last Take, in the order of their events, those of removed thresholds and retired

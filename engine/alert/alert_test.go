@@ -233,8 +233,12 @@ func TestAlertsOfRetiredDevicesAreResolved(t *testing.T) {
 	e.Evaluate(good(1, 90).event(pump))
 	e.Take()
 	e.Commit()
-	isPress := func(id uuid.UUID) bool { return id == press }
-	e.Retire(isPress, 5*second)
+	e.Gone(func(id uuid.UUID, key string) string {
+		if id == press && key == hot().ParameterKey {
+			return ReasonRetired
+		}
+		return ""
+	}, 5*second)
 	if !e.Due() {
 		t.Error("nothing is due")
 	}
@@ -257,7 +261,7 @@ func TestAlertsOfRetiredDevicesAreResolved(t *testing.T) {
 	if open := e.Open(); len(open) != 1 || open[0].Device != pump {
 		t.Errorf("open: %+v", open)
 	}
-	e.Retire(func(uuid.UUID) bool { return false }, 7*second)
+	e.Gone(func(uuid.UUID, string) string { return "" }, 7*second)
 	e.Evaluate(good(8, 95).event(press))
 	if got := e.Take(); len(got) != 1 || got[0].To != Firing {
 		t.Errorf("a device that is back begins %+v", got)

@@ -63,6 +63,7 @@ var schemas = map[string]*hcl.BodySchema{
 	"variable":   variableSchema,
 	"validation": validationSchema,
 	"limits":     limitsSchema,
+	"policy":     policySchema,
 	"platform":   platformSchema,
 	"template":   templateSchema,
 	"parameter":  parameterSchema,

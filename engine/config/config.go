@@ -4,7 +4,7 @@
 // *.auto.nsvars.hcl, values for its variables. The label of a block is the name of what it declares, and nesting says what
 // belongs to what:
 //
-//	retention { … }   limits { … }   platform "queue_depth" { … }   locals { … }
+//	retention { … }   limits { … }   policy { … }   platform "queue_depth" { … }   locals { … }
 //	template "energy_meter" {  parameter "voltage" { … threshold "high" { … } } }
 //	customer "Acme Mills" {
 //	  project "energy" {
@@ -16,7 +16,7 @@
 //	}
 //	declaration { … }   moved { … }   import { … }   released { … }
 //
-// A block that can be repeated, which all but retention and limits can, is declared once for each element of a list, set
+// A block that can be repeated, which all but retention, limits and policy can, is declared once for each element of a list, set
 // or object when it has for_each; its name must then be set by the attribute name. In it and in the blocks inside it, each.key (the index or
 // key) and each.value are those of the innermost for_each; the expression of a nested for_each still sees the outer ones.
 // A variable block names a value that is given from outside (see Input), var.NAME.

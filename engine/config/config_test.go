@@ -431,6 +431,17 @@ func TestHostileExpressions(t *testing.T) {
 	}
 }
 
+// One value may be the beginning of another: nothing of the longer one is left in a message.
+func TestValuesOfTheEnvironmentInMessagesAreReplacedWhole(t *testing.T) {
+	l := newLoader()
+	l.fromEnv = map[string]string{"SHORT": "pass", "LONG": "passphrase", "INNER": "phrase"}
+	for range 50 { // a map has no order
+		if got := l.redact(`"passphrase" and "PASS"`); got != `"$LONG" and "$SHORT"` {
+			t.Fatalf("the message is %s", got)
+		}
+	}
+}
+
 func TestEnv(t *testing.T) {
 	snapshot, _, diags := load(map[string]string{"main.hcl": "customer \"a\" {\n  metadata = { site = env(\"SITE\") }\n}\n"})
 	if len(diags) > 0 || snapshot.Customers[0].Metadata != `{"site":"north"}` {

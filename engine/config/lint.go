@@ -298,7 +298,7 @@ func lintRetention(x *linter) {
 	}
 	x.eachThreshold(func(t *registry.Threshold, p *registry.Parameter) {
 		if t.For > x.s.Retention.Raw {
-			x.warn(t.Addr, "for", "The limit must be exceeded for %s, and telemetry is kept for %s.", t.For, x.s.Retention.Raw)
+			x.warn(t.Addr, "for", "The limit must be exceeded for %s, and telemetry is kept for %s.", registry.FormatDuration(t.For), registry.FormatDuration(x.s.Retention.Raw))
 		}
 	})
 }
@@ -314,7 +314,7 @@ func lintDevicesWithoutParameters(x *linter) {
 func lintDevicesWithoutInterval(x *linter) {
 	for _, d := range x.s.Devices {
 		elsewhere := slices.ContainsFunc(d.Parameters, func(short string) bool { // declared, by the owner of the project
-			return d.Interval == 0 && x.parameters[projectOf(d)+"/"+registry.NewAddress(registry.KindParameter, short).Path] == nil
+			return d.Interval == 0 && x.parameters[d.Project().Path+"/"+registry.NewAddress(registry.KindParameter, short).Path] == nil
 		})
 		if d.Interval == 0 && !elsewhere {
 			x.warn(d.Addr, "interval", "Neither the device %s nor one of its parameters has an interval.", quote(d.Addr.Name()))
@@ -331,7 +331,7 @@ func lintUnsentParameters(x *linter) {
 	}
 	projects := map[string]*project{}
 	for _, d := range x.s.Devices {
-		path := projectOf(d)
+		path := d.Project().Path
 		p := projects[path]
 		if p == nil {
 			p = &project{sent: map[string]bool{}}

@@ -25,6 +25,17 @@ func (l *loader) retention(b *block) {
 	l.declare(r, f.origin())
 }
 
+var policySchema = &hcl.BodySchema{Attributes: attributes("require_saved_plan")}
+
+func (l *loader) policy(b *block) {
+	f := fields{l: l, b: b}
+	p := &registry.Policy{Addr: registry.PolicyAddress}
+	if _, ok := f.required("require_saved_plan"); ok {
+		p.RequireSavedPlan = f.bool("require_saved_plan")
+	}
+	l.declare(p, f.origin())
+}
+
 var platformSchema = &hcl.BodySchema{Attributes: attributes("", "for_each", "name", "warning", "critical")}
 
 // platformMetrics are what platform thresholds exist for, and how their limits are written.

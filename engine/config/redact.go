@@ -1,6 +1,9 @@
 package config
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -8,7 +11,11 @@ import (
 // redact replaces the values of environment variables in a message by their names: they may be secret, and messages end up
 // in logs. A value of fewer than four bytes is none.
 func (l *loader) redact(message string) string {
-	for name, value := range l.fromEnv {
+	longestFirst := slices.SortedFunc(maps.Keys(l.fromEnv), func(a, b string) int { // one may be a part of another
+		return cmp.Or(cmp.Compare(len(l.fromEnv[b]), len(l.fromEnv[a])), strings.Compare(a, b))
+	})
+	for _, name := range longestFirst {
+		value := l.fromEnv[name]
 		if len(value) < 4 {
 			continue
 		}

@@ -331,19 +331,14 @@ func (r *testReader) device(f fields) *registry.Device {
 	return nil
 }
 
-// projectOf returns the path of a device's project.
-func projectOf(d *registry.Device) string {
-	return registry.Address{Path: d.Addr.ParentPath()}.ParentPath()
-}
-
 // parameterOf finds a parameter of a device's project by its short name, or its name. It is nil when there is none.
 func (r *testReader) parameterOf(d *registry.Device, name string) (*registry.Parameter, []string) {
 	if p := r.declared.Parameter(registry.ParameterKey(d.ProjectID, registry.ShortName(name))); p != nil {
 		return p, nil
 	}
-	names := map[string]bool{}
+	project, names := d.Project().Path, map[string]bool{}
 	for _, p := range r.declared.Parameters {
-		if p.Addr.ParentPath() == projectOf(d) {
+		if p.Addr.ParentPath() == project {
 			if p.Name == name {
 				return p, nil
 			}
@@ -511,10 +506,10 @@ func (r *testReader) alert(f fields, t *Test) AlertExpected {
 	}
 	p := r.parameter(f, a.Device)
 	var found []string
-	names := map[string]bool{}
+	project, names := a.Device.Project(), map[string]bool{}
 	for _, th := range r.declared.Thresholds {
 		parameter := registry.Address{Kind: registry.KindParameter, Path: th.Addr.ParentPath()}
-		if parameter.ParentPath() != projectOf(a.Device) || p != nil && p.Addr != parameter {
+		if parameter.ParentPath() != project.Path || p != nil && p.Addr != parameter {
 			continue
 		}
 		names[th.Addr.Name()] = true

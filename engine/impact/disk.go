@@ -127,6 +127,9 @@ func (a *assessment) grow() {
 	}
 	after.keep, after.compress = before.keep, before.compress
 	for _, c := range a.changes {
+		if c.Action == registry.Release { // it stays as it is
+			continue
+		}
 		switch c.Address.Kind {
 		case registry.KindRetention:
 			r := retentionOf(c.After)

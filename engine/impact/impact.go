@@ -110,7 +110,7 @@ type Device struct {
 	Oldest    time.Time `json:"oldest,omitzero"`
 	Newest    time.Time `json:"newest,omitzero"`
 	KeptUntil time.Time `json:"kept_until,omitzero"` // when retention drops the newest row; zero for never
-	Alerts    int       `json:"open_alerts"`         // that get resolved with it
+	Alerts    int       `json:"open_alerts"`         // that get resolved with it: it goes, or leaves the project of their thresholds
 
 	firing int // of these
 }
@@ -175,9 +175,11 @@ type assessment struct {
 	deadline time.Time
 	most     int64 // rows of history to look at
 	few      int64 // rows that may be looked at without a thought
+	waiting  int   // events that may wait in memory
 	report   *Report
 	changes  []*registry.Change
-	impacts  []*Impact // of changes, nil where there is none
+	impacts  []*Impact         // of changes, nil where there is none
+	stored   map[string]string // by the keys that parameters will have: see storedKeys
 
 	overriding map[uuid.UUID]*overriding // devices that override parameters, now or after the plan
 
@@ -224,9 +226,10 @@ var errOverrides = errors.New("stored values are not compared with the ranges th
 // Assess looks at what a plan would do. It returns nil when no change of it concerns data. What cannot be found out, or not
 // within the limit, is told in the report; the error is that of ctx alone.
 func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, plan *registry.Plan, o Options) (*Report, error) {
-	a := &assessment{ctx: ctx, db: db, current: current, o: o, deadline: time.Now().Add(o.Limit), most: mostRows, few: fewRows, report: &Report{RowsExact: true}}
+	a := &assessment{ctx: ctx, db: db, current: current, o: o, deadline: time.Now().Add(o.Limit), most: mostRows, few: fewRows, waiting: mostWaiting, report: &Report{RowsExact: true}}
 	var retention, devices, overrides, history []int
 	grows := false
+	a.stored = storedKeys(plan.Changes)
 	a.override(plan)
 	if current.Retention != nil {
 		a.keep = current.Retention.Raw
@@ -244,7 +247,7 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 				retention = append(retention, i)
 			}
 		case registry.KindDevice:
-			if c.Action == registry.Delete || c.Action == registry.Move || c.Action == registry.Create && c.Before != nil {
+			if c.Action == registry.Delete || c.From != nil || c.Action == registry.Create && c.Before != nil {
 				devices = append(devices, i)
 			}
 			grows = grows || c.Action == registry.Create
@@ -256,7 +259,7 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 				history = append(history, i)
 			}
 		case registry.KindThreshold:
-			if c.Before == nil || c.After == nil || !sameRule(c.Before.(*registry.Threshold), c.After.(*registry.Threshold)) {
+			if c.Before == nil || c.After == nil || !sameRule(c.Before.(*registry.Threshold), a.asStored(c.After.(*registry.Threshold))) {
 				history = append(history, i)
 			}
 		}
@@ -493,13 +496,15 @@ func (a *assessment) hold(changes []int) {
 			v.Rows, v.Bytes, v.RowsExact = int64(float64(v.Rows)*share), int64(float64(v.Bytes)*share), false
 			v.Oldest = time.Time{}
 		}
-		if a.changes[i].Action == registry.Delete {
+		after, stays := a.changes[i].After.(*registry.Device)
+		if stays {
+			delete(a.measure.leaving, before.Ref)
+		}
+		if !stays || after.ProjectID != before.ProjectID { // the rules of its alerts are those of a project that it is not in
 			v.Alerts, v.firing = alerts[before.ID], firing[before.ID]
 			if err != nil {
 				a.unknown(i, err)
 			}
-		} else {
-			delete(a.measure.leaving, before.Ref)
 		}
 		if v.Rows == 0 && v.Alerts == 0 {
 			continue
@@ -524,6 +529,35 @@ func sameRange(a, b *registry.Parameter) bool {
 
 func sameRule(a, b *registry.Threshold) bool {
 	return a.ParameterKey == b.ParameterKey && a.Above == b.Above && a.Below == b.Below && a.For == b.For && a.Deadband == b.Deadband
+}
+
+// storedKeys returns under which keys the values are stored of parameters that will have others, and "" for those that take
+// the key of one that gives it up: nothing is stored of them.
+func storedKeys(changes []registry.Change) map[string]string {
+	stored := map[string]string{}
+	for i := range changes {
+		before, was := changes[i].Before.(*registry.Parameter)
+		after, is := changes[i].After.(*registry.Parameter)
+		if !was || !is || before.Key == after.Key {
+			continue
+		}
+		stored[after.Key] = before.Key
+		if _, taken := stored[before.Key]; !taken {
+			stored[before.Key] = ""
+		}
+	}
+	return stored
+}
+
+// asStored returns a rule as it will be, for the values as they are stored.
+func (a *assessment) asStored(t *registry.Threshold) *registry.Threshold {
+	key, renamed := a.stored[t.ParameterKey]
+	if !renamed {
+		return t
+	}
+	rule := *t
+	rule.ParameterKey = key
+	return &rule
 }
 
 // stopped reports whether an error means that the time is over, which is told by what was looked at.

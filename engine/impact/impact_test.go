@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nsready/nsready/engine/registry"
@@ -359,6 +360,45 @@ func TestTheNewestValuesStartAndStopAlerts(t *testing.T) {
 	}
 }
 
+// The values of a parameter that is renamed are stored under its old key: its rules are tried on them as if it kept that. One that
+// gets the old name has none.
+func TestRulesOfARenamedParameterAreTriedOnItsValues(t *testing.T) {
+	p := newPlant(t)
+	a := p.current().Parameters[0]
+	renamed := parameter("z", func(*registry.Parameter) {})
+	rule := func(of *registry.Parameter, name string, above float64) *registry.Threshold {
+		return &registry.Threshold{Addr: of.Addr.Child(registry.KindThreshold, name), Above: registry.BoundOf(above), Severity: "warning"}
+	}
+	p.apply(declare(rule(a, "high", 10)))
+	var list []reading
+	for i := range 90 {
+		v := reading{device: i % 3, time: p.now.Add(-time.Duration(90-i) * time.Minute), value: float64(i % 20), quality: 192}
+		v.received = v.time
+		list = append(list, v)
+	}
+	p.store(a.Key, list)
+	p.exec(`INSERT INTO alerts (threshold_id, device_id, state, severity, value, pending_at, fired_at)
+		SELECT t.id, $1, 'firing', 'warning', 15, now(), now() FROM thresholds t`, p.current().Devices[0].ID)
+	want := p.assess(declare(rule(a, "high", 5), rule(a, "new", 3)), p.options())
+	desired := declare(renamed, rule(renamed, "high", 5), rule(renamed, "new", 3), rule(a, "none", 0))
+	desired.Moves = []registry.Moved{{From: a.Addr, To: renamed.Addr}}
+	got := p.assess(desired, p.options())
+	for _, name := range []string{"high", "new"} {
+		impact := of(got, rule(renamed, name, 0).Addr)
+		if impact == nil {
+			t.Errorf("%s has no impact", name)
+			continue
+		}
+		as, is := of(want, rule(a, name, 0).Addr).Threshold, impact.Threshold
+		if as.Fires == 0 || as.Starting == 0 || fmt.Sprintf("%+v", is) != fmt.Sprintf("%+v", as) {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", name, is, as)
+		}
+	}
+	if im := of(got, rule(a, "none", 0).Addr); im != nil {
+		t.Errorf("a new parameter with the old name has the impact %q", im.Lines())
+	}
+}
+
 func TestParametersAreTriedOnStoredValues(t *testing.T) {
 	p := newPlant(t)
 	current := p.current()
@@ -465,15 +505,24 @@ func TestDevicesHoldWhatIsStored(t *testing.T) {
 	if report.DataLoss || report.Disk == nil || report.Disk.BytesPerDayAfter >= report.Disk.BytesPerDay {
 		t.Errorf("%+v, %+v", report, report.Disk)
 	}
-	moved := *current.Devices[0]
-	moved.Addr = site.Child(registry.KindDevice, "d9")
+	moved, adopted := *current.Devices[0], *current.Devices[2]
+	moved.Addr, adopted.Addr = site.Child(registry.KindDevice, "d9"), site.Child(registry.KindDevice, "d8")
+	adopted.ProjectID = uuid.New()
+	p.exec("INSERT INTO alerts (threshold_id, device_id, state, severity, value, pending_at) VALUES (gen_random_uuid(), $1, 'pending', 'warning', 1, now())", adopted.ID)
 	plan := &registry.Plan{Changes: []registry.Change{
 		{Action: registry.Release, Address: gone[1], Before: current.Devices[3]}, {Action: registry.Release, Address: registry.RetentionAddress, Before: retention},
 		{Action: registry.Delete, Address: moved.Addr, Before: current.Devices[1]}, {Action: registry.Move, Address: moved.Addr, From: &gone[0], Before: current.Devices[0], After: &moved},
+		{Action: registry.Import, Address: adopted.Addr, From: &current.Devices[2].Addr, Before: current.Devices[2], After: &adopted},
 	}}
 	report, err := Assess(t.Context(), p.db, p.current(), plan, p.options())
-	if err != nil || len(report.Changes) != 2 || report.DataLoss {
+	if err != nil || len(report.Changes) != 3 || report.DataLoss {
 		t.Fatalf("%+v, %v", report, err)
+	}
+	if im := report.Of(&plan.Changes[4]); im.Device.Alerts != 1 { // of a rule of the project that it leaves
+		t.Errorf("%+v", im.Device)
+	}
+	if im := report.Of(&plan.Changes[4]); im.Device.Rows != 133 || !strings.HasPrefix(im.Lines()[0], "takes along 133 rows, ") {
+		t.Errorf("%+v, %q", im, im.Lines())
 	}
 	check(report.Of(&plan.Changes[3]).Device, 0)
 	if im := report.Of(&plan.Changes[2]); im == nil || im.Device.Rows != 133 || im.Action != registry.Delete {
@@ -501,6 +550,25 @@ func TestNewDevicesGrowTheDatabase(t *testing.T) {
 	}
 	if r := p.assess(declare(unknown), o); r != nil {
 		t.Errorf("a device of which nothing is known has the impact %+v", r)
+	}
+}
+
+// A retention that is released goes on.
+func TestAReleasedRetentionStillEndsTelemetry(t *testing.T) {
+	p := newPlant(t)
+	retention := &registry.Retention{Addr: registry.RetentionAddress, Raw: 90 * day}
+	p.apply(declare(retention))
+	var list []reading
+	for i := range 500 {
+		list = append(list, reading{device: i % 3, time: p.now.Add(-time.Duration(i) * 20 * time.Minute), received: p.now, value: 1, quality: 192})
+	}
+	p.store(p.current().Parameters[0].Key, list)
+	added := device(7)
+	added.Interval, added.Parameters = 10*time.Second, []string{"a"}
+	desired := declare(added)
+	desired.Released = []registry.Released{{From: registry.RetentionAddress}}
+	if d := p.assess(desired, p.options()).Disk; d.LevelBefore == 0 || d.LevelAfter <= d.LevelBefore {
+		t.Errorf("levels off at %d, then at %d", d.LevelBefore, d.LevelAfter)
 	}
 }
 
@@ -613,7 +681,7 @@ func TestWhatThereIsNoTimeForIsTold(t *testing.T) {
 		{"some devices", mostRows, 1e12, query[int64](p, devices+" AND device_ref = (SELECT ref FROM devices ORDER BY id LIMIT 1)", days[len(days)-2].Start),
 			"there was time to look at the history since " + yesterday + " only, of 1 of 4 devices"},
 	} {
-		a := &assessment{ctx: t.Context(), db: p.db, current: current, o: p.options(), deadline: time.Now().Add(10 * time.Second), report: &Report{}, most: test.most, few: 100}
+		a := &assessment{ctx: t.Context(), db: p.db, current: current, o: p.options(), deadline: time.Now().Add(10 * time.Second), report: &Report{}, most: test.most, few: 100, waiting: mostWaiting}
 		if err := a.look(); err != nil {
 			t.Fatal(err)
 		}
@@ -628,6 +696,54 @@ func TestWhatThereIsNoTimeForIsTold(t *testing.T) {
 		if got.Complete != (test.want == "") || got.Values != test.values || got.Of != 4 || test.want != "" && lines[len(lines)-1] != test.want || got.Fires != got.FiredDevices {
 			t.Errorf("%s: %+v, %d fire, %q; want %d values, %s", test.name, got.Look, got.Fires, lines, test.values, test.want)
 		}
+	}
+}
+
+// What a device hands over long after its time waits until what was received before it has had its turn. There is an end to that.
+func TestABackfillDoesNotFillTheMemory(t *testing.T) {
+	p := newPlant(t)
+	current := p.current()
+	var list []reading
+	for i := range 200 {
+		list = append(list, reading{device: i % 4, time: p.now.Add(-time.Duration(i) * time.Hour), received: p.now, value: 1, quality: 192})
+	}
+	p.store(current.Parameters[0].Key, list)
+	rule := &registry.Threshold{Addr: current.Parameters[0].Addr.Child(registry.KindThreshold, "high"), Above: registry.BoundOf(0), Severity: "warning"}
+	for _, test := range []struct {
+		waiting int
+		looked  int64
+		until   time.Time
+	}{{300, 200, time.Time{}}, {50, 51, list[149].time}} {
+		a := &assessment{ctx: t.Context(), db: p.db, current: current, o: p.options(), deadline: time.Now().Add(time.Minute), report: &Report{}, most: mostRows, few: 1000, waiting: test.waiting}
+		a.changes, a.impacts = []*registry.Change{&registry.Diff(current, declare(rule)).Changes[0]}, make([]*Impact, 1)
+		a.replay([]int{0})
+		got := a.impacts[0].Threshold
+		if got.Values != test.looked || !got.Until.Equal(test.until.Truncate(time.Microsecond)) || got.Complete != test.until.IsZero() || got.Fires != 4 {
+			t.Errorf("with room for %d: %+v, fires %d", test.waiting, got.Look, got.Fires)
+		}
+	}
+}
+
+// A look that ends before its first event says that it saw nothing, whatever one before it has seen.
+func TestALookThatSeesNothingSaysSo(t *testing.T) {
+	p := newPlant(t)
+	p.store(p.current().Parameters[0].Key, []reading{{device: 0, time: p.now.Add(-time.Hour), received: p.now, value: 1, quality: 192}})
+	rec, err := p.db.Record(t.Context(), []string{p.current().Parameters[0].Key}, p.now.Add(-day))
+	if err != nil {
+		t.Fatal(err)
+	}
+	days, err := p.db.Days(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &trial{a: &assessment{most: mostRows, waiting: mostWaiting}, looks: map[string]*look{p.current().Parameters[0].Key: {}}, sets: map[*telemetry.ParameterSet]*narrow{}}
+	if since := days[0].Start; !tr.play(t.Context(), rec, rec.Devices, days, since) || tr.rows != 1 {
+		t.Fatalf("of one row %d were seen", tr.rows)
+	}
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	if since := days[0].Start; tr.play(late, rec, rec.Devices, days, since) || !tr.until.Equal(since) {
+		t.Errorf("seen until %s, want %s: nothing", tr.until, since)
 	}
 }
 

@@ -66,6 +66,8 @@ const (
 	fewRows  = 200_000    // so many take no time to speak of
 	dayRows  = 2_000_000  // of days with more than these some devices are looked at, so many that a day has someRows
 	someRows = 50_000
+
+	mostWaiting = 1_000_000 // the most events that wait for their turn: those of a backfill came long after their time
 )
 
 // replay tries the changes of parameters and thresholds on what is stored.
@@ -97,13 +99,10 @@ func (a *assessment) replay(changes []int) {
 				want(before.ParameterKey, true)
 			}
 			if after, ok := c.After.(*registry.Threshold); ok {
+				after = a.asStored(after)
 				t.after = append(t.after, after)
 				t.thresholds[after.ID] = v
-				for _, f := range after.Fields() {
-					if f.Name == "for" {
-						v.hold = f.Value
-					}
-				}
+				v.hold = registry.FormatDuration(after.For)
 				want(after.ParameterKey, true)
 			}
 		}
@@ -133,12 +132,14 @@ func (a *assessment) replay(changes []int) {
 				a.at(i).Parameter = p
 			}
 		case registry.KindThreshold:
-			o := c.After
-			if o == nil {
-				o = c.Before
+			rule, ok := c.After.(*registry.Threshold)
+			if ok {
+				rule = a.asStored(rule)
+			} else {
+				rule = c.Before.(*registry.Threshold)
 			}
-			v := t.thresholds[o.(*registry.Threshold).ID]
-			v.Look = looked(o.(*registry.Threshold).ParameterKey)
+			v := t.thresholds[rule.ID]
+			v.Look = looked(rule.ParameterKey)
 			if v.Of > 0 || v.Starting+v.Stopping > 0 {
 				a.at(i).Threshold = v
 			}
@@ -217,7 +218,7 @@ func (t *trial) run(keys, tried []string) error {
 // for all of it.
 func (t *trial) play(ctx context.Context, rec *store.Recording, devices []store.Sender, days []store.Day, since time.Time) bool {
 	t.ruleBefore, t.ruleAfter = alert.NewEvaluator(t.before, nil, 0), alert.NewEvaluator(t.after, nil, 0)
-	t.fired, t.rows, t.waiting = map[uuid.UUID]set{}, 0, arrivals{}
+	t.fired, t.rows, t.at, t.waiting = map[uuid.UUID]set{}, 0, 0, arrivals{}
 	for _, l := range t.looks {
 		l.values, l.devices = 0, set{}
 	}
@@ -277,6 +278,9 @@ func (t *trial) event(e *telemetry.Event) error {
 		t.evaluate(heap.Pop(&t.waiting).(*telemetry.Event))
 	}
 	heap.Push(&t.waiting, kept)
+	if t.waiting.Len() > t.a.waiting {
+		return errEnough
+	}
 	return nil
 }
 

@@ -71,7 +71,7 @@ func (c *Compression) lines(say func(string, ...any)) {
 }
 
 func (d *Device) lines(say func(string, ...any), action registry.Action) {
-	verb := map[registry.Action]string{registry.Delete: "holds", registry.Create: "returns to", registry.Move: "takes along"}[action]
+	verb := map[registry.Action]string{registry.Delete: "holds", registry.Create: "returns to", registry.Move: "takes along", registry.Import: "takes along"}[action]
 	if d.Rows > 0 {
 		span := "up to " + d.Newest.Format(time.RFC3339)
 		if !d.Oldest.IsZero() {
@@ -89,7 +89,11 @@ func (d *Device) lines(say func(string, ...any), action registry.Action) {
 		say("%s %s, about %s, %s; %s", verb, number(d.Rows, "row", d.RowsExact), Bytes(d.Bytes), span, stay)
 	}
 	if d.Alerts > 0 {
-		say("%s of it will be resolved, because it is gone", plural(int64(d.Alerts), "open alert"))
+		why := "it is gone"
+		if action == registry.Move || action == registry.Import {
+			why = "their thresholds are the project's that it leaves"
+		}
+		say("%s of it will be resolved: %s", plural(int64(d.Alerts), "open alert"), why)
 	}
 }
 

@@ -42,7 +42,7 @@ func TestLines(t *testing.T) {
 		{"later compression", Impact{Compression: &Compression{Supported: true, longer: true}}, "what is compressed stays so; what comes is compressed later, or not at all"},
 		{"device retired", Impact{Action: registry.Delete, Device: &Device{Rows: 1234, RowsExact: true, Bytes: 182_000, Oldest: at, Newest: d(90), KeptUntil: d(181), Alerts: 2}},
 			"holds 1,234 rows, about 182 kB, from 2026-08-25T07:00:12Z to 2026-11-23T00:00:00Z; they stay until retention ends them, the last on 2027-02-22\n" +
-				"2 open alerts of it will be resolved, because it is gone"},
+				"2 open alerts of it will be resolved: it is gone"},
 		{"device returns", Impact{Action: registry.Create, Device: &Device{Rows: 1_999_999, Newest: d(90), Bytes: 999_600}},
 			"returns to about 2 M rows, about 1 MB, up to 2026-11-23T00:00:00Z; they stay for ever"},
 		{"device moves", Impact{Action: registry.Move, Device: &Device{Rows: 1, RowsExact: true, Newest: at, Oldest: at, Bytes: 5, KeptUntil: d(91)}},

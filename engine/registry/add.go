@@ -1,10 +1,6 @@
 package registry
 
-import (
-	"fmt"
-
-	"github.com/google/uuid"
-)
+import "github.com/google/uuid"
 
 // Add plans the creation of what more has and current, the registry, has not, or has retired. The new objects are left
 // unmanaged, as those are that the API makes; what is there stays as it is.
@@ -14,7 +10,7 @@ func Add(current, more *Snapshot) *Plan {
 	there, ids, taken := map[Address]Object{}, map[Address]uuid.UUID{}, map[uuid.UUID]bool{}
 	for o := range current.Objects {
 		there[o.Address()] = o
-		if id := idOf(o); id != uuid.Nil {
+		if id := o.id(); id != uuid.Nil {
 			ids[o.Address()], taken[id] = id, true
 		}
 	}
@@ -23,15 +19,12 @@ func Add(current, more *Snapshot) *Plan {
 		if known {
 			return id
 		}
-		id = a.ID()
-		for n := 2; taken[id]; n++ { // by what was renamed since it got it
-			id = uuid.NewSHA1(namespace, fmt.Appendf(nil, "%s\x00%d", a, n))
-		}
+		id = a.freeID(func(id uuid.UUID) bool { return taken[id] }) // by what was renamed since it got it
 		ids[a], taken[id] = id, true
 		return id
 	}
 	for o := range more.Objects {
-		c := Change{Action: Create, Address: o.Address(), Before: there[o.Address()], After: clone(o)}
+		c := Change{Action: Create, Address: o.Address(), Before: there[o.Address()], After: o.clone()}
 		if c.Before != nil {
 			if !c.Before.status().Retired {
 				continue

@@ -22,12 +22,13 @@ const (
 	KindPlatform  Kind = "platform" // a threshold on the platform's own health
 	KindRetention Kind = "retention"
 	KindLimits    Kind = "limits"
+	KindPolicy    Kind = "policy"
 )
 
 // rank orders kinds so that parents come before what hangs off them.
 var rank = map[Kind]int{
-	KindPlatform: 0, KindRetention: 1, KindLimits: 2, KindCustomer: 3, KindProject: 4,
-	KindSite: 5, KindParameter: 6, KindThreshold: 7, KindDevice: 8,
+	KindPlatform: 0, KindRetention: 1, KindLimits: 2, KindPolicy: 3, KindCustomer: 4, KindProject: 5,
+	KindSite: 6, KindParameter: 7, KindThreshold: 8, KindDevice: 9,
 }
 
 // Address names one object: its kind and the names from the customer down to it.
@@ -161,5 +162,15 @@ func (a Address) ID() uuid.UUID {
 	id := uuid.UUID(sum[:16])
 	id[6] = id[6]&0x0f | 5<<4 // version
 	id[8] = id[8]&0x3f | 0x80 // variant
+	return id
+}
+
+// freeID returns ID, or, while that is taken by an object that was created here and is elsewhere now, the next one in a row that
+// follows from the address, too.
+func (a Address) freeID(taken func(uuid.UUID) bool) uuid.UUID {
+	id := a.ID()
+	for n := 2; taken(id); n++ {
+		id = uuid.NewSHA1(namespace, fmt.Appendf(nil, "%s\x00%d", a, n))
+	}
 	return id
 }

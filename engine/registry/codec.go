@@ -121,6 +121,8 @@ func readObject(kind Kind, text []byte) (o Object, err error) {
 		o = &Retention{}
 	case KindLimits:
 		o = &Limits{}
+	case KindPolicy:
+		o = &Policy{}
 	default:
 		return nil, fmt.Errorf("%q is no kind of object", kind)
 	}

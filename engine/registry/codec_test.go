@@ -22,8 +22,8 @@ func TestChangesAreReadAsTheyWereWritten(t *testing.T) {
 			}
 			a := o.Address()
 			switch declared := desired.find(a) != nil; {
-			case declared && !o.status().Managed && idOf(o) != uuid.Nil:
-				desired.Imports = append(desired.Imports, Imported{To: a, ID: idOf(o).String()})
+			case declared && !o.status().Managed && o.id() != uuid.Nil:
+				desired.Imports = append(desired.Imports, Imported{To: a, ID: o.id().String()})
 			case !declared && r.IntN(5) == 0:
 				desired.Released = append(desired.Released, Released{From: a})
 			}

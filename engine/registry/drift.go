@@ -3,8 +3,6 @@ package registry
 import (
 	"cmp"
 	"slices"
-
-	"github.com/google/uuid"
 )
 
 // Hand says what was done to an object by other means than an apply.
@@ -60,21 +58,13 @@ type matcher struct {
 // may only be found by their ids.
 func match(state, live *Snapshot, retired bool) matcher {
 	m := matcher{of: map[Address]Object{}, taken: map[Address]bool{}}
-	type key struct {
-		kind Kind
-		id   uuid.UUID
-	}
-	byID := map[key]Object{}
-	for o := range state.Objects {
-		byID[key{o.Address().Kind, idOf(o)}] = o
-	}
+	byID := state.byIdentity()
 	take := func(o, was Object) {
 		m.of[o.Address()] = was
 		m.taken[was.Address()] = true
 	}
 	for o := range live.Objects {
-		id := idOf(o)
-		if was := byID[key{o.Address().Kind, id}]; id != uuid.Nil && was != nil && (retired || !o.status().Retired) {
+		if was := byID[identityOf(o)]; was != nil && (retired || !o.status().Retired) {
 			take(o, was)
 		}
 	}
@@ -109,14 +99,14 @@ func (m *matcher) edits(was, is Object) (list []FieldChange) {
 	}
 	if c, ok := is.(*Customer); ok && c.Parent != "" {
 		if parent := m.of[NewAddress(KindCustomer, c.Parent)]; parent != nil { // it may have been renamed, too
-			c = clone(c).(*Customer)
+			c = c.clone().(*Customer)
 			c.Parent = parent.Address().Name()
 			is = c
 		}
 	}
 	if d, ok := is.(*Device); ok {
 		if gateway := m.of[d.Gateway]; gateway != nil && gateway.Address() != d.Gateway {
-			d = clone(d).(*Device)
+			d = d.clone().(*Device)
 			d.Gateway = gateway.Address()
 			is = d
 		}

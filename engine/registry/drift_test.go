@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -53,7 +54,7 @@ func TestDriftTellsRandomEdits(t *testing.T) {
 				now = append(now, o)
 				continue
 			}
-			c := clone(d).(*Device)
+			c := d.clone().(*Device)
 			switch r.IntN(6) {
 			case 0:
 				want = append(want, told(DeletedByHand, d.Addr, nil))
@@ -72,7 +73,7 @@ func TestDriftTellsRandomEdits(t *testing.T) {
 				c.ID, c.Managed = uuid.New(), false
 				want = append(want, told(EditedByHand, d.Addr, []FieldChange{{"managed_by", DefaultOwner, ""}}))
 			case 4:
-				made := clone(d).(*Device)
+				made := d.clone().(*Device)
 				made.ID, made.Managed, made.Addr.Path = uuid.New(), false, d.Addr.Path+" made"
 				now = append(now, made)
 				want = append(want, told(CreatedByHand, made.Addr, nil))
@@ -158,6 +159,50 @@ func TestAttribute(t *testing.T) {
 		plan.Attribute(nil)
 		if plan.Changes[0].Cause != ByConfig {
 			t.Errorf("%s: without drift it is %s", c.name, plan.Changes[0].Cause)
+		}
+	}
+}
+
+// Who moved an object is told by where the last apply left it, whatever it is called now.
+func TestAttributeOfWhatMoved(t *testing.T) {
+	objects := func(site, device, status string) []Object {
+		s := NewAddress(KindSite, "a", "p", site)
+		return []Object{
+			&Customer{Addr: NewAddress(KindCustomer, "a")}, &Project{Addr: NewAddress(KindProject, "a", "p")}, &Site{Addr: s},
+			&Device{Addr: s.Child(KindDevice, device), Type: "meter", State: status},
+		}
+	}
+	applied := asApplied(objects("s", "d", "x"))
+	moved := func(kind Kind, from, to string) Moved {
+		return Moved{From: Address{kind, "a/p/" + from}, To: Address{kind, "a/p/" + to}}
+	}
+	for _, c := range []struct {
+		name     string
+		live     []Object
+		declared []Object
+		moves    []Moved
+		want     string
+	}{
+		{"renamed by hand", objects("s", "e", "x"), objects("s", "d", "x"), nil, "> device.a/p/s/d drift"},
+		{"renamed by hand, and edited by the declaration", objects("s", "e", "x"), objects("s", "d", "y"), nil, "> device.a/p/s/d both"},
+		{"renamed by the declaration", objects("s", "d", "x"), objects("s", "e", "x"), []Moved{moved(KindDevice, "s/d", "s/e")}, "> device.a/p/s/e config"},
+		{"renamed by both", objects("s", "e", "x"), objects("s", "f", "x"), []Moved{moved(KindDevice, "s/e", "s/f")}, "> device.a/p/s/f both"},
+		{"no longer declared, its site renamed by hand", objects("t", "d", "x"), objects("s", "d", "x")[:3], nil, "- device.a/p/t/d config > site.a/p/s drift"},
+		{"edited by hand, its site renamed by the declaration", objects("s", "d", "y"), objects("t", "d", "x"), []Moved{moved(KindSite, "s", "t")},
+			"> site.a/p/t config ~ device.a/p/t/d drift"},
+	} {
+		live, desired := asApplied(c.live), Declare(c.declared)
+		live.Sites[0].ID, live.Devices[0].ID = applied.Sites[0].ID, applied.Devices[0].ID
+		live = NewSnapshot(slices.Collect(live.Objects))
+		desired.Moves = c.moves
+		plan := Diff(live, desired)
+		plan.Attribute(applied)
+		var got []string
+		for _, change := range plan.Changes {
+			got = append(got, fmt.Sprintf("%c %s %s", change.Action, change.Address, change.Cause))
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %q, want %s; %v", c.name, got, c.want, plan.Problems)
 		}
 	}
 }

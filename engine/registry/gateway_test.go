@@ -80,10 +80,9 @@ func TestGatewaysThatOthersNeedStay(t *testing.T) {
 		want          string // of the refusal, "" for none
 	}{
 		{"of another declaration", hall + "device.a/p/s/gw device.a/p/t/d@south", "customer.a project.a/p site.a/p/t",
-			`device.a/p/s/gw is not declared but cannot be destroyed: device.a/p/t/d, which is reached through it, is managed by the declaration "south"`},
+			`device.a/p/s/gw is not declared but cannot be destroyed: device.a/p/t/d, which names it, is managed by the declaration "south"`},
 		{"and its site", hall + "device.a/p/s/gw device.a/p/t/d@south", "customer.a project.a/p site.a/p/t",
-			`site.a/p/s is not declared but cannot be destroyed: device.a/p/t/d, which is reached through device.a/p/s/gw below it, is managed by the declaration "south"`},
-		{"protected", hall + "device.a/p/s/gw #device.a/p/t/d", "customer.a project.a/p site.a/p/t", `device.a/p/t/d, which is reached through it, is protected`},
+			`site.a/p/s is not declared but cannot be destroyed: device.a/p/t/d, which names it, is managed by the declaration "south"`},
 		{"retired", hall + "device.a/p/s/gw !device.a/p/t/d@south", "customer.a project.a/p site.a/p/t", ""},
 		{"both go", hall + "device.a/p/s/gw device.a/p/t/d", "customer.a project.a/p site.a/p/t", ""},
 		{"let go", hall + "device.a/p/s/gw device.a/p/t/d", bare, ""},

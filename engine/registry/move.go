@@ -38,7 +38,13 @@ func (d *differ) relocate() *Snapshot {
 	at.Devices = moveAll(d, at.Devices, d.desired.Devices)
 	if len(d.placed) > 0 {
 		at.Customers = d.renameParents(at.Customers)
-		at.Devices = d.renameGateways(at.Devices)
+		renamed := d.renameGateways(at.Devices)
+		for i, o := range renamed {
+			if was := at.Devices[i]; o != was && d.origins[o.Addr] == nil {
+				d.origins[o.Addr] = was
+			}
+		}
+		at.Devices = renamed
 	}
 	return &at
 }
@@ -104,20 +110,11 @@ func (d *differ) readImports() {
 	if len(d.desired.Imports) == 0 {
 		return
 	}
-	byID := map[uuid.UUID][]Object{}
-	for o := range d.current.Objects {
-		if id := idOf(o); id != uuid.Nil {
-			byID[id] = append(byID[id], o)
-		}
-	}
+	byID := d.current.byIdentity()
 	for _, i := range d.desired.Imports {
 		var o Object
 		if id, err := uuid.Parse(i.ID); err == nil {
-			for _, candidate := range byID[id] {
-				if candidate.Address().Kind == i.To.Kind {
-					o = candidate
-				}
-			}
+			o = byID[identity{i.To.Kind, id}]
 		}
 		if device := d.current.DeviceByExternalID(i.ID); o == nil && device != nil && i.To.Kind == KindDevice {
 			o = device
@@ -223,8 +220,8 @@ func relocated[O Object](d *differ, list []O) []O {
 		if moved == nil {
 			moved = slices.Clone(list)
 		}
-		c := clone(o)
-		setAddress(c, to)
+		c := o.clone()
+		c.setAddress(to)
 		moved[i] = c.(O)
 		d.placed[from], d.origins[to] = to, o
 	}
@@ -251,10 +248,10 @@ func recall[O Object](d *differ, list, desired []O) (some bool) {
 		if byID == nil {
 			byID = make(map[uuid.UUID]Object, len(desired))
 			for _, o := range desired {
-				byID[idOf(o)] = o
+				byID[o.id()] = o
 			}
 		}
-		want := byID[idOf(o)]
+		want := byID[o.id()]
 		if want == nil {
 			continue
 		}
@@ -323,37 +320,21 @@ func (d *differ) problem(place, format string, args ...any) {
 	d.plan.Problems = append(d.plan.Problems, Problem{place, fmt.Sprintf(format, args...)})
 }
 
-func setAddress(o Object, a Address) {
-	switch o := o.(type) {
-	case *Customer:
-		o.Addr = a
-	case *Project:
-		o.Addr = a
-	case *Site:
-		o.Addr = a
-	case *Device:
-		o.Addr = a
-	case *Parameter:
-		o.Addr = a
-	case *Threshold:
-		o.Addr = a
-	}
+// identity is what an object is known by, wherever it is.
+type identity struct {
+	kind Kind
+	id   uuid.UUID
 }
 
-func idOf(o Object) uuid.UUID {
-	switch o := o.(type) {
-	case *Customer:
-		return o.ID
-	case *Project:
-		return o.ID
-	case *Site:
-		return o.ID
-	case *Device:
-		return o.ID
-	case *Parameter:
-		return o.ID
-	case *Threshold:
-		return o.ID
+func identityOf(o Object) identity { return identity{o.Address().Kind, o.id()} }
+
+// byIdentity returns the objects that have an id.
+func (s *Snapshot) byIdentity() map[identity]Object {
+	all := map[identity]Object{}
+	for o := range s.Objects {
+		if o.id() != uuid.Nil {
+			all[identityOf(o)] = o
+		}
 	}
-	return uuid.Nil
+	return all
 }

@@ -320,7 +320,7 @@ func applied(t *testing.T, current *Snapshot, plan *Plan) *Snapshot {
 		return n
 	}
 	for o := range current.Objects {
-		nodes = append(nodes, hang(clone(o)))
+		nodes = append(nodes, hang(o.clone()))
 	}
 	found := make([]*node, len(plan.Changes)) // what a move is about is known by where it was
 	for i, c := range plan.Changes {
@@ -336,39 +336,39 @@ func applied(t *testing.T, current *Snapshot, plan *Plan) *Snapshot {
 		if n == nil && c.Before != nil {
 			n = at(c.Before.Address())
 		}
-		if n != nil && c.After != nil && idOf(n.object) != idOf(c.After) {
+		if n != nil && c.After != nil && n.object.id() != c.After.id() {
 			t.Fatalf("%s changes its id\n%s", c.Address, shown(plan))
 		}
 		switch {
 		case c.Action == Create && c.Before == nil:
 			for _, other := range nodes {
-				if id := idOf(c.After); id != uuid.Nil && idOf(other.object) == id {
+				if id := c.After.id(); id != uuid.Nil && other.object.id() == id {
 					t.Fatalf("%s gets the id of %s", c.Address, other.address())
 				}
 			}
-			nodes = append(nodes, hang(clone(c.After)))
+			nodes = append(nodes, hang(c.After.clone()))
 		case n == nil:
 			t.Fatalf("%s is not there\n%s", c.Address, shown(plan))
 		case c.Action == Release:
 			*n.object.status() = Status{}
 		case c.Action == Delete:
 			switch n.object.(type) {
-			case *Threshold, *Platform, *Retention, *Limits:
+			case *Threshold, *Platform, *Retention, *Limits, *Policy:
 				nodes = slices.DeleteFunc(nodes, func(other *node) bool { return other == n })
 			default:
 				n.object.status().Retired = true
 			}
 		default:
-			moved := hang(clone(c.After))
+			moved := hang(c.After.clone())
 			n.object, n.name, n.parent = moved.object, moved.name, moved.parent
 		}
 	}
 	var objects []Object
 	for _, n := range nodes {
-		o := clone(n.object)
-		setAddress(o, n.address())
+		o := n.object.clone()
+		o.setAddress(n.address())
 		if p, ok := o.(*Parameter); ok {
-			if id := idOf(n.parent.object); p.Key != ParameterKey(id, n.name) {
+			if id := n.parent.object.id(); p.Key != ParameterKey(id, n.name) {
 				t.Fatalf("%s has the key %s, its project the id %s", n.address(), p.Key, id)
 			}
 		}
@@ -383,6 +383,16 @@ func applied(t *testing.T, current *Snapshot, plan *Plan) *Snapshot {
 				}
 			}
 		}
+	}
+	for _, d := range after.Devices { // gateways, too
+		if d.Gateway == (Address{}) {
+			continue
+		}
+		gateway := after.Device(d.GatewayID)
+		if gateway == nil {
+			t.Fatalf("%s is reached through %s, which is not there\n%s", d.Addr, d.GatewayID, shown(plan))
+		}
+		d.Gateway = gateway.Addr
 	}
 	return after
 }
@@ -450,7 +460,7 @@ func TestDiffMoves(t *testing.T) {
 			}
 			seen := map[uuid.UUID]bool{}
 			for o := range after.Objects {
-				if id := idOf(o); id != uuid.Nil {
+				if id := o.id(); id != uuid.Nil {
 					if seen[id] {
 						t.Fatalf("seed %d step %d: two have the id of %s", seed, step, o.Address())
 					}
@@ -464,7 +474,7 @@ func TestDiffMoves(t *testing.T) {
 			}
 			for o := range after.Objects {
 				if _, ok := o.(interface{ lifecycle() Lifecycle }); ok { // the others are really deleted
-					ids[idOf(o)] = true
+					ids[o.id()] = true
 				}
 			}
 			current = after
@@ -518,6 +528,11 @@ func TestDiffKeepsToItsOwn(t *testing.T) {
 			for a, ok := o.Address(), true; ok; a, ok = a.Parent() {
 				if gone[a] && desired.find(o.Address()) == nil {
 					t.Fatalf("seed %d: %s is deleted, which %s hangs off", seed, a, o.Address())
+				}
+			}
+			for _, a := range needs(o) {
+				if other && gone[a] {
+					t.Fatalf("seed %d: %s is deleted, which %s of %q needs", seed, a, o.Address(), OwnerOf(o))
 				}
 			}
 		}

@@ -64,7 +64,7 @@ func (d *Device) OwnParameter(p *Parameter) *Parameter {
 // fields are the attributes that are set.
 func (o Override) fields() (list []Field) {
 	for _, f := range []Field{
-		{"min", o.Min.String()}, {"max", o.Max.String()}, {"interval", formatDuration(o.Interval)}, {"stale_after", formatDuration(o.StaleAfter)},
+		{"min", o.Min.String()}, {"max", o.Max.String()}, {"interval", FormatDuration(o.Interval)}, {"stale_after", FormatDuration(o.StaleAfter)},
 		{"on_violation", string(o.OnViolation)}, {"default_quality", o.Quality.String()},
 	} {
 		if f.Value != "" {

@@ -96,38 +96,36 @@ func (d *differ) isReferenced(a Address) bool {
 	return ok
 }
 
-// keep finds what cannot be deleted for the sake of what hangs off it, or is reached through it: protected objects, and those of other declarations.
+// keep finds what cannot be deleted for the sake of others: what protected objects hang off, and what those of other
+// declarations hang off or name.
 func (d *differ) keep() {
 	d.kept = map[Address]string{}
 	for o := range d.at.Objects {
 		s := o.status()
-		foreign := OwnerOf(o) != d.plan.Owner
-		if s.Retired || !s.Managed || !foreign && !lifecycleOf(o).PreventDestroy {
+		if s.Retired || !s.Managed {
 			continue
 		}
-		if !foreign && (d.desired.find(o.Address()) != nil || d.isReleased(o)) {
-			continue
-		}
-		why := "is protected"
-		if foreign {
-			why = fmt.Sprintf("is managed by the declaration %q", OwnerOf(o))
-		}
-		d.keepAbove(o.Address(), "%s, which hangs off it, %s", o.Address(), why)
-		for gateways := 0; gateways < len(d.at.Devices); gateways++ { // SQL can make a circle of them
-			device, ok := o.(*Device)
-			if !ok || device.Gateway == (Address{}) || d.kept[device.Gateway] != "" {
-				break
+		a := o.Address()
+		parent, hangs := a.Parent()
+		if OwnerOf(o) != d.plan.Owner {
+			for _, needed := range needs(o) {
+				how := "names it"
+				if hangs && needed == parent {
+					how = "hangs off it"
+				}
+				d.keepFor(needed, func() string {
+					return fmt.Sprintf("%s, which %s, is managed by the declaration %q", a, how, OwnerOf(o))
+				})
 			}
-			d.kept[device.Gateway] = fmt.Sprintf("%s, which is reached through it, %s", device.Addr, why)
-			d.keepAbove(device.Gateway, "%s, which is reached through %s below it, %s", device.Addr, device.Gateway, why)
-			o, why = d.at.find(device.Gateway), "stays"
+		} else if hangs && lifecycleOf(o).PreventDestroy && d.desired.find(a) == nil && !d.isReleased(o) {
+			d.keepFor(parent, func() string { return fmt.Sprintf("%s, which hangs off it, is protected", a) })
 		}
 	}
 }
 
-// keepAbove keeps what an object hangs off.
-func (d *differ) keepAbove(a Address, why string, args ...any) {
-	for a, ok := a.Parent(); ok && d.kept[a] == ""; a, ok = a.Parent() {
-		d.kept[a] = fmt.Sprintf(why, args...)
+// keepFor keeps an object, and what it hangs off.
+func (d *differ) keepFor(a Address, why func() string) {
+	for ok := true; ok && d.kept[a] == ""; a, ok = a.Parent() {
+		d.kept[a] = why()
 	}
 }

@@ -13,114 +13,139 @@ type Part struct {
 // parent, a parameter, a gateway), is there too, except other customers than those asked for: in References when others manage it or
 // nobody does, and a declaration can refer to it. Those that it can only declare are listed in beside.
 func (s *Snapshot) Live(part Part) (live *Snapshot, beside []Address) {
-	keep := map[Address]bool{}
-	wanted := func(o Object) bool {
-		status := o.status()
-		return !status.Retired && (status.Managed && (part.Owner == "" || part.Owner == OwnerOf(o)) || !status.Managed && part.Unmanaged) &&
-			(part.Customers == nil || !isGlobal(o) && slices.Contains(part.Customers, o.Address().Names()[0]))
-	}
-	// need keeps an object that another one is in or names, and all that it is in.
-	var need func(a Address)
-	need = func(a Address) {
-		if !keep[a] {
-			keep[a] = true
-			beside = append(beside, a)
-		}
-		if up, ok := a.Parent(); ok {
-			need(up)
-		}
-	}
-	parameters := make(map[Address]bool, len(s.Parameters))
-	for _, p := range s.Parameters {
-		parameters[p.Addr] = true
-	}
-	// needOf keeps what a device that is declared names.
-	var needOf func(d *Device)
-	needOf = func(d *Device) {
-		project := Address{KindProject, Address{KindSite, d.Addr.ParentPath()}.ParentPath()}
-		for _, name := range d.Parameters {
-			if p := project.Child(KindParameter, name); !keep[p] && parameters[p] {
-				need(p)
-			}
-		}
-		if g := d.Gateway; g != (Address{}) && !keep[g] {
-			need(g)
-			if site, ok := s.find(Address{KindSite, g.ParentPath()}).(*Site); ok && wanted(site) { // which declares its devices
-				needOf(s.find(g).(*Device))
-			}
-		}
-	}
+	x := selection{s: s, part: part, keep: map[Address]bool{}}
 	for o := range s.Objects {
-		if wanted(o) {
-			keep[o.Address()] = true
+		if x.wants(o) {
+			x.keep[o.Address()] = true
 		}
 	}
-	for o := range s.Objects {
-		a := o.Address()
-		if !wanted(o) {
-			continue
-		}
-		if up, ok := a.Parent(); ok && !keep[up] {
-			need(up)
-		}
-		if d, ok := o.(*Device); ok {
-			needOf(d)
-		}
-	}
+	x.addNeeded()
 	if part.Customers == nil {
-		parent := make(map[Address]string, len(s.Customers))
-		for _, c := range s.Customers {
-			parent[c.Addr] = c.Parent
-		}
-		for _, c := range s.Customers {
-			if !wanted(c) && !c.Retired {
-				continue
-			}
-			for a := c.Addr; keep[a] && parent[a] != ""; {
-				if a = NewAddress(KindCustomer, parent[a]); keep[a] {
-					break // its own parents have their turn, or had it
-				}
-				if need(a); !s.find(a).status().Retired {
-					break // it is referred to, and a reference names no parent
-				}
-			}
-		}
+		x.addParents()
 	}
-	var references []Referenced
-	others := make(map[Address]bool, len(beside))
-	for _, a := range beside {
-		others[a] = true
-	}
-	beside = slices.DeleteFunc(beside, func(a Address) bool {
-		o := s.find(a)
-		if o == nil || o.status().Retired || a.Kind == KindThreshold {
-			return false
-		}
-		if up, ok := a.Parent(); a.Kind == KindParameter || a.Kind == KindDevice {
-			if !ok || !others[up] || s.find(up).status().Retired {
-				return false // a project that is declared declares its parameters, and a site its devices
-			}
-			delete(keep, a)
-		}
-		references = append(references, Referenced{Address: a})
-		return true
-	})
+	references := x.refer()
 	var objects []Object
 	for o := range s.Objects {
-		if keep[o.Address()] {
+		if x.keep[o.Address()] {
 			objects = append(objects, o)
 		}
 	}
 	live = NewSnapshot(objects)
 	live.Version, live.Revision, live.Owner, live.References = s.Version, s.Revision, part.Owner, references
-	slices.SortFunc(beside, Compare)
-	return live, beside
+	slices.SortFunc(x.beside, Compare)
+	return live, x.beside
+}
+
+// selection is a part of a registry in the making.
+type selection struct {
+	s      *Snapshot
+	part   Part
+	keep   map[Address]bool
+	beside []Address // kept for the sake of others
+}
+
+// wants reports whether an object is asked for.
+func (x *selection) wants(o Object) bool {
+	status := o.status()
+	switch {
+	case status.Retired, !status.Managed && !x.part.Unmanaged, status.Managed && x.part.Owner != "" && x.part.Owner != OwnerOf(o):
+		return false
+	}
+	return x.part.Customers == nil || !isGlobal(o) && slices.Contains(x.part.Customers, o.Address().Names()[0])
+}
+
+// need keeps what a wanted object is in or names, and all that this is in.
+func (x *selection) need(a Address) {
+	for ok := true; ok; a, ok = a.Parent() {
+		if !x.keep[a] {
+			x.keep[a] = true
+			x.beside = append(x.beside, a)
+		}
+	}
+}
+
+// addNeeded adds what wanted objects are in, and the parameters and gateways that wanted devices name.
+func (x *selection) addNeeded() {
+	parameters := make(map[Address]bool, len(x.s.Parameters))
+	for _, p := range x.s.Parameters {
+		parameters[p.Addr] = true
+	}
+	var add func(d *Device)
+	add = func(d *Device) {
+		project := d.Project()
+		for _, name := range d.Parameters {
+			if p := project.Child(KindParameter, name); !x.keep[p] && parameters[p] {
+				x.need(p)
+			}
+		}
+		if d.Gateway == (Address{}) || x.keep[d.Gateway] {
+			return
+		}
+		x.need(d.Gateway)
+		site, _ := d.Gateway.Parent()
+		if o := x.s.find(site); o != nil && x.wants(o) { // and declares its devices
+			add(x.s.find(d.Gateway).(*Device))
+		}
+	}
+	for o := range x.s.Objects {
+		if !x.wants(o) {
+			continue
+		}
+		if up, ok := o.Address().Parent(); ok && !x.keep[up] {
+			x.need(up)
+		}
+		if d, ok := o.(*Device); ok {
+			add(d)
+		}
+	}
+}
+
+// addParents adds the customers that others name as their parents.
+func (x *selection) addParents() {
+	parent := make(map[Address]string, len(x.s.Customers))
+	for _, c := range x.s.Customers {
+		parent[c.Addr] = c.Parent
+	}
+	for _, c := range x.s.Customers {
+		if !x.wants(c) && !c.Retired {
+			continue
+		}
+		for a := c.Addr; x.keep[a] && parent[a] != ""; {
+			if a = NewAddress(KindCustomer, parent[a]); x.keep[a] {
+				break // its own parents have their turn, or had it
+			}
+			if x.need(a); !x.s.find(a).status().Retired {
+				break // it is referred to, and a reference names no parent
+			}
+		}
+	}
+}
+
+// refer makes references of what is kept for the sake of others and can be referred to, and leaves the rest beside.
+func (x *selection) refer() (references []Referenced) {
+	others := setOf(x.beside)
+	x.beside = slices.DeleteFunc(x.beside, func(a Address) bool {
+		o := x.s.find(a)
+		if o == nil || o.status().Retired || a.Kind == KindThreshold {
+			return false
+		}
+		if a.Kind == KindParameter || a.Kind == KindDevice {
+			up, ok := a.Parent()
+			if !ok || !others[up] || x.s.find(up).status().Retired {
+				return false // a project that is declared declares its parameters, a site its devices
+			}
+			delete(x.keep, a)
+		}
+		references = append(references, Referenced{Address: a})
+		return true
+	})
+	return references
 }
 
 // isGlobal reports whether an object belongs to no customer.
 func isGlobal(o Object) bool {
 	switch o.(type) {
-	case *Platform, *Retention, *Limits:
+	case *Platform, *Retention, *Limits, *Policy:
 		return true
 	}
 	return false

@@ -72,6 +72,9 @@ type Plan struct {
 	Owner        string    `json:"owner"`               // name of the declaration; "" for a purge and for a plan of Add
 	Managed      int       `json:"managed_objects"`     // how many objects the declaration manages now, or all do
 	Targets      []Address `json:"targets,omitempty"`   // what the plan was reduced to; nil for a whole one
+	Excluded     []Address `json:"excluded,omitempty"`  // what was left out of it, with everything below; nil for nothing
+	Kept         []Address `json:"kept,omitempty"`      // what is not declared any more, and stays all the same; nil where such objects go
+	LeftOut      []Address `json:"left_out,omitempty"`  // what cannot be made without what is excluded, or while what is kept is there
 	Changes      []Change  `json:"changes"`             // in the order to apply: deletes and releases children first, then the rest parents first
 	Unmanaged    []Address `json:"unmanaged,omitempty"` // made outside nsready and not declared; left alone
 
@@ -165,12 +168,24 @@ func (p *Plan) Count() (n Counts) {
 func (p *Plan) Empty() bool { return len(p.Changes) == 0 }
 
 // Diff plans the way from current, the registry, to desired, a declaration. When it finds problems the plan has nothing else.
+//
+// An object has two addresses on this way, which differ when it moves: where current has it, its origin, and where it goes, its
+// destination. The steps:
+//
+//  1. release reads which origins are given up.
+//  2. relocate follows the moved and import blocks, finds by their ids objects that were renamed by hand, and makes d.at: current,
+//     with each object at its destination. From here on d.at is compared, and d.origin leads back.
+//  3. refer and keep find what must be there for the declaration, and what may not go for the sake of others.
+//  4. merge walks d.at and desired side by side, kind by kind. What only desired has is added; what both have is changed, moved or
+//     imported; what only d.at has meets its fate, which owner.go decides.
+//  5. Deletes and releases are done first, children before their parents; the rest after, parents first.
 func Diff(current, desired *Snapshot) *Plan {
 	d := newDiffer(current, desired)
 	at := d.at
 	merge(d, at.Platform, desired.Platform)
 	merge(d, singleton(at.Retention), singleton(desired.Retention))
 	merge(d, singleton(at.Limits), singleton(desired.Limits))
+	merge(d, singleton(at.Policy), singleton(desired.Policy))
 	deletes, rest := len(d.deletes), len(d.plan.Changes)
 	merge(d, at.Customers, desired.Customers)
 	parentsFirst(d.deletes[deletes:], current.Customers)
@@ -366,7 +381,7 @@ func (d *differ) both(before, after Object) {
 // add completes what creates, changes or moves an object: the fields that change, and the ids that the object has or gets.
 func (d *differ) add(c Change) {
 	c.Address = c.After.Address()
-	c.After = clone(c.After)
+	c.After = c.After.clone()
 	*c.After.status() = Status{Managed: true, Owner: d.plan.Owner}
 	assignIDs(c.After, d.id)
 	if c.Before != nil {
@@ -384,14 +399,10 @@ func (d *differ) id(a Address) uuid.UUID {
 	}
 	if a.Kind == KindDevice {
 		if o := d.at.find(a); o != nil {
-			return idOf(o)
+			return o.id()
 		}
 	}
-	id := a.ID()
-	for n := 2; d.taken(id, a); n++ {
-		id = uuid.NewSHA1(namespace, fmt.Appendf(nil, "%s\x00%d", a, n))
-	}
-	return id
+	return a.freeID(func(id uuid.UUID) bool { return d.taken(id, a) })
 }
 
 // taken reports whether an object that goes elsewhere than to an address has an id.
@@ -416,39 +427,6 @@ func fieldChanges(c *Change) (list []FieldChange) {
 		list = differences(c.Before, c.After)
 	}
 	return list
-}
-
-func clone(o Object) Object {
-	switch o := o.(type) {
-	case *Customer:
-		c := *o
-		return &c
-	case *Project:
-		c := *o
-		return &c
-	case *Site:
-		c := *o
-		return &c
-	case *Device:
-		c := *o
-		return &c
-	case *Parameter:
-		c := *o
-		return &c
-	case *Threshold:
-		c := *o
-		return &c
-	case *Platform:
-		c := *o
-		return &c
-	case *Retention:
-		c := *o
-		return &c
-	case *Limits:
-		c := *o
-		return &c
-	}
-	panic(fmt.Sprintf("registry: unknown object %T", o))
 }
 
 // keepID copies the registry's own identity of an object.

@@ -25,6 +25,9 @@ func randomObjects(r *rand.Rand) []Object {
 		list = append(list, &Limits{Addr: LimitsAddress, Connections: int64(r.IntN(2)), Device: rate(), Customer: rate()})
 	}
 	if maybe() {
+		list = append(list, &Policy{Addr: PolicyAddress, RequireSavedPlan: maybe()})
+	}
+	if maybe() {
 		list = append(list, &Retention{Addr: RetentionAddress, Raw: time.Duration(1+r.IntN(2)) * 24 * time.Hour})
 	}
 	if maybe() {
@@ -352,7 +355,7 @@ func TestFieldText(t *testing.T) {
 		0: "", 90 * 24 * time.Hour: "90d", 36 * time.Hour: "36h", 90 * time.Minute: "1h30m", 5 * time.Minute: "5m",
 		10 * time.Second: "10s", 1500 * time.Millisecond: "1.5s", 250 * time.Millisecond: "250ms",
 	} {
-		if got := formatDuration(d); got != want {
+		if got := FormatDuration(d); got != want {
 			t.Errorf("%d is %q, want %q", d, got, want)
 		}
 	}

@@ -17,7 +17,11 @@ type Object interface {
 	// Fields are the attributes that a plan compares, in display order, in canonical text.
 	// An unset attribute has the text ""; one of an override is left out.
 	Fields() []Field
+
+	id() uuid.UUID // zero for kinds that have none
 	status() *Status
+	setAddress(Address)
+	clone() Object
 }
 
 // Field is one attribute of an object in canonical text.
@@ -206,6 +210,11 @@ func ParameterKey(project uuid.UUID, short string) string {
 	return "project:" + project.String() + ":" + short
 }
 
+// Project returns the address of the device's project.
+func (d *Device) Project() Address {
+	return Address{KindProject, Address{KindSite, d.Addr.ParentPath()}.ParentPath()}
+}
+
 func (c *Customer) Address() Address  { return c.Addr }
 func (p *Project) Address() Address   { return p.Addr }
 func (s *Site) Address() Address      { return s.Addr }
@@ -215,6 +224,39 @@ func (t *Threshold) Address() Address { return t.Addr }
 func (p *Platform) Address() Address  { return p.Addr }
 func (r *Retention) Address() Address { return r.Addr }
 func (l *Limits) Address() Address    { return l.Addr }
+
+func (c *Customer) id() uuid.UUID  { return c.ID }
+func (p *Project) id() uuid.UUID   { return p.ID }
+func (s *Site) id() uuid.UUID      { return s.ID }
+func (d *Device) id() uuid.UUID    { return d.ID }
+func (p *Parameter) id() uuid.UUID { return p.ID }
+func (t *Threshold) id() uuid.UUID { return t.ID }
+func (*Platform) id() uuid.UUID    { return uuid.Nil }
+func (*Retention) id() uuid.UUID   { return uuid.Nil }
+func (*Limits) id() uuid.UUID      { return uuid.Nil }
+func (*Policy) id() uuid.UUID      { return uuid.Nil }
+
+func (c *Customer) setAddress(a Address)  { c.Addr = a }
+func (p *Project) setAddress(a Address)   { p.Addr = a }
+func (s *Site) setAddress(a Address)      { s.Addr = a }
+func (d *Device) setAddress(a Address)    { d.Addr = a }
+func (p *Parameter) setAddress(a Address) { p.Addr = a }
+func (t *Threshold) setAddress(a Address) { t.Addr = a }
+func (p *Platform) setAddress(a Address)  { p.Addr = a }
+func (r *Retention) setAddress(a Address) { r.Addr = a }
+func (l *Limits) setAddress(a Address)    { l.Addr = a }
+func (p *Policy) setAddress(a Address)    { p.Addr = a }
+
+func (c *Customer) clone() Object  { return new(*c) }
+func (p *Project) clone() Object   { return new(*p) }
+func (s *Site) clone() Object      { return new(*s) }
+func (d *Device) clone() Object    { return new(*d) }
+func (p *Parameter) clone() Object { return new(*p) }
+func (t *Threshold) clone() Object { return new(*t) }
+func (p *Platform) clone() Object  { return new(*p) }
+func (r *Retention) clone() Object { return new(*r) }
+func (l *Limits) clone() Object    { return new(*l) }
+func (p *Policy) clone() Object    { return new(*p) }
 
 func (s *Status) status() *Status { return s }
 
@@ -234,7 +276,7 @@ func (s *Site) Fields() []Field { return []Field{{"location", s.Location}, s.fie
 func (d *Device) Fields() []Field {
 	list := []Field{
 		{"type", d.Type}, {"external_id", d.ExternalID}, {"status", d.State},
-		{"gateway", formatAddress(d.Gateway)}, {"interval", formatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
+		{"gateway", formatAddress(d.Gateway)}, {"interval", FormatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
 		{"limits.events_per_second", d.Rate.perSecond()}, {"limits.burst", d.Rate.burst()},
 		d.field(),
 	}
@@ -247,7 +289,7 @@ func (d *Device) Fields() []Field {
 func (p *Parameter) Fields() []Field {
 	return []Field{
 		{"name", p.Name}, {"unit", p.Unit}, {"type", string(p.Type)}, {"min", p.Min.String()}, {"max", p.Max.String()},
-		{"precision", p.Precision.String()}, {"required", formatBool(p.Required)}, {"interval", formatDuration(p.Interval)}, {"stale_after", formatDuration(p.StaleAfter)},
+		{"precision", p.Precision.String()}, {"required", formatBool(p.Required)}, {"interval", FormatDuration(p.Interval)}, {"stale_after", FormatDuration(p.StaleAfter)},
 		{"description", p.Description}, {"on_violation", string(p.OnViolation)}, {"default_quality", formatInt(int(p.Quality))},
 		p.field(),
 	}
@@ -255,7 +297,7 @@ func (p *Parameter) Fields() []Field {
 
 func (t *Threshold) Fields() []Field {
 	return []Field{
-		{"above", t.Above.String()}, {"below", t.Below.String()}, {"for", formatDuration(t.For)},
+		{"above", t.Above.String()}, {"below", t.Below.String()}, {"for", FormatDuration(t.For)},
 		{"deadband", formatFloat(t.Deadband)}, {"severity", t.Severity},
 	}
 }
@@ -265,7 +307,7 @@ func (p *Platform) Fields() []Field {
 }
 
 func (r *Retention) Fields() []Field {
-	return []Field{{"raw", formatDuration(r.Raw)}, {"compress_after", formatDuration(r.CompressAfter)}}
+	return []Field{{"raw", FormatDuration(r.Raw)}, {"compress_after", FormatDuration(r.CompressAfter)}}
 }
 
 func (l *Limits) Fields() []Field {
@@ -290,3 +332,6 @@ func same(a, b Object) bool {
 
 // StatusOf returns what the registry knows of an object beside its attributes.
 func StatusOf(o Object) Status { return *o.status() }
+
+// IDOf returns the id of an object, zero for one of a kind that has none.
+func IDOf(o Object) uuid.UUID { return o.id() }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,7 @@ type Snapshot struct {
 	Platform   []*Platform
 	Retention  *Retention // nil when none is declared
 	Limits     *Limits    // nil when none are declared
+	Policy     *Policy    // nil when none is declared
 
 	// What a declaration says beside what exists. Empty for the registry itself.
 	Owner      string // the declaration's name; "" for DefaultOwner
@@ -123,6 +125,10 @@ func NewSnapshot(objects []Object) *Snapshot {
 			s.Retention = o
 		case *Limits:
 			s.Limits = o
+		case *Policy:
+			s.Policy = o
+		default:
+			panic(fmt.Sprintf("registry: a snapshot has no place for %T", o))
 		}
 	}
 	sortByAddress(s.Customers)
@@ -184,6 +190,8 @@ func (s *Snapshot) find(a Address) Object {
 		return search(singleton(s.Retention), a)
 	case KindLimits:
 		return search(singleton(s.Limits), a)
+	case KindPolicy:
+		return search(singleton(s.Policy), a)
 	}
 	return nil
 }
@@ -197,7 +205,8 @@ func search[O Object](list []O, a Address) Object {
 
 // Objects calls yield for every object, parents before children.
 func (s *Snapshot) Objects(yield func(Object) bool) {
-	_ = each(s.Platform, yield) && (s.Retention == nil || yield(s.Retention)) && (s.Limits == nil || yield(s.Limits)) && each(s.Customers, yield) &&
+	_ = each(s.Platform, yield) && (s.Retention == nil || yield(s.Retention)) && (s.Limits == nil || yield(s.Limits)) &&
+		(s.Policy == nil || yield(s.Policy)) && each(s.Customers, yield) &&
 		each(s.Projects, yield) && each(s.Sites, yield) && each(s.Parameters, yield) &&
 		each(s.Thresholds, yield) && each(s.Devices, yield)
 }

@@ -68,8 +68,8 @@ func formatFloat(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) 
 func formatInt(v int) string       { return strconv.Itoa(v) }
 func formatBool(v bool) string     { return strconv.FormatBool(v) }
 
-// formatDuration writes 0 as "" and whole days as "90d"; otherwise as time.Duration does, without zero parts.
-func formatDuration(d time.Duration) string {
+// FormatDuration writes 0 as "" and whole days as "90d"; otherwise as time.Duration does, without zero parts.
+func FormatDuration(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
 	case d == 0:

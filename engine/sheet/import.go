@@ -90,7 +90,7 @@ func newImport(in io.Reader, current *registry.Snapshot, customers []string, rep
 		im.there[o.Address()] = o
 	}
 	for _, p := range current.Parameters {
-		if !isRetired(p) {
+		if !registry.Retired(p) {
 			project := registry.Address{Kind: registry.KindProject, Path: p.Addr.ParentPath()}
 			im.named[project.Child(registry.KindParameter, registry.ShortName(p.Name))] = p
 		}
@@ -101,7 +101,7 @@ func newImport(in io.Reader, current *registry.Snapshot, customers []string, rep
 // rows reads the rows of a file with these columns and hands them to each.
 func (im *importer) rows(columns, required []string, each func(*row)) error {
 	for _, name := range im.only {
-		if c := im.there[registry.NewAddress(registry.KindCustomer, name)]; c == nil || isRetired(c) {
+		if c := im.there[registry.NewAddress(registry.KindCustomer, name)]; c == nil || registry.Retired(c) {
 			return fmt.Errorf("there is no customer %s in the registry: it is not found", quote(name))
 		}
 	}
@@ -339,11 +339,9 @@ func (r *row) truth(column string) bool {
 	return false
 }
 
-func isRetired(o registry.Object) bool { return registry.StatusOf(o).Retired }
-
 // find returns the object at an address: of the registry when it is live, or of the file, with its line.
 func (im *importer) find(a registry.Address) (o registry.Object, line int) {
-	if o := im.there[a]; o != nil && !isRetired(o) {
+	if o := im.there[a]; o != nil && !registry.Retired(o) {
 		return o, 0
 	}
 	if p, ok := im.pending[a]; ok {

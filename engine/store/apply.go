@@ -23,7 +23,7 @@ const (
 	applyWait     = 10 * time.Second // for whoever else writes the registry
 	applyAttempts = 3                // when a change by another program and ours lock each other out
 
-	recordedChanges = 10_000 // of a plan, in registry_versions.diff_json
+	mostRecorded = 10_000 // changes of a plan, and unmanaged objects, in registry_versions.diff_json
 )
 
 // SQLSTATEs that Apply tells apart (PostgreSQL documentation, appendix A).
@@ -84,8 +84,8 @@ func WithProgress(ctx context.Context, report func(kind registry.Kind, objects i
 // ErrOtherRegistry, and one with a Refusal before anything is done. An empty plan makes no version, unless what is
 // declared was made by hand since the last one: then the new version says so. When ctx ends, nothing
 // was changed, or Apply goes on to the end and returns no error.
-// The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted;
-// all are in registry_changes.
+// The version's diff_json is the plan, without its changes after the first 10,000, whose number is in changes_omitted, and
+// likewise unmanaged_omitted; all changes are in registry_changes.
 //
 // Customers, projects, sites, devices and parameters are retired rather than deleted; a created one that is there,
 // retired, returns with its id and history. A purge deletes, and with a device or parameter its telemetry, which
@@ -148,15 +148,13 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 		if err := tx.QueryRow(ctx, `SELECT revision, registry_id FROM registry_state FOR UPDATE`).Scan(&revision, &id); err != nil {
 			return fmt.Errorf("reading the registry's revision: %w", err)
 		}
-		if id != plan.Registry {
-			return ErrOtherRegistry
-		}
 		last, err := readLastVersion(ctx, tx)
 		if err != nil {
 			return fmt.Errorf("reading the registry's version: %w", err)
 		}
-		if version = last.version; revision != plan.BaseRevision || version != plan.BaseVersion {
-			return &ErrStale{BaseVersion: plan.BaseVersion, BaseRevision: plan.BaseRevision, Version: version, Revision: revision}
+		version = last.version
+		if err := checkBase(plan, id, version, revision); err != nil {
+			return err
 		}
 		if plan.Empty() && (version == 0 || revision == last.settled) {
 			return nil
@@ -185,6 +183,33 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 		failpoint.Hit("store.plan-committed")
 	}
 	return version, err
+}
+
+// CheckBase returns nil when a plan was made from the registry as it is now, and else the *ErrStale or ErrOtherRegistry with
+// which Apply refuses it. A database without tables yields ErrNoSchema.
+func (s *Store) CheckBase(ctx context.Context, plan *registry.Plan) error {
+	var id uuid.UUID
+	var version, revision int64
+	err := s.pool.QueryRow(ctx, `SELECT registry_id, revision, (SELECT coalesce(max(version), 0)::bigint FROM registry_versions WHERE project_id IS NULL)
+		FROM registry_state`).Scan(&id, &revision, &version)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return errNoState()
+	case err != nil:
+		return fmt.Errorf("reading the registry's version: %w", s.schemaError(ctx, err))
+	}
+	return checkBase(plan, id, version, revision)
+}
+
+// checkBase compares what a plan was made from with the registry.
+func checkBase(plan *registry.Plan, id uuid.UUID, version, revision int64) error {
+	switch {
+	case id != plan.Registry:
+		return ErrOtherRegistry
+	case revision != plan.BaseRevision || version != plan.BaseVersion:
+		return &ErrStale{BaseVersion: plan.BaseVersion, BaseRevision: plan.BaseRevision, Version: version, Revision: revision}
+	}
+	return nil
 }
 
 // execute makes the plan's changes: deletes, releases and purges, children first, then the rest, parents first; all of a kind at once.
@@ -313,7 +338,7 @@ func (s *Store) explain(ctx context.Context, plan *registry.Plan, err error) err
 			}
 		}
 		if refused.Code == lockNotAvailable {
-			return fmt.Errorf("%w: another program is changing the registry and has not committed for %s", err, applyWait)
+			return fmt.Errorf("%w: another program, which changes the registry or reads and writes what this removes or renames, has not ended its transaction for %s; pg_stat_activity tells which", err, applyWait)
 		}
 		if refused.Detail != "" {
 			return fmt.Errorf("%w: %s", err, refused.Detail)

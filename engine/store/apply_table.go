@@ -72,6 +72,15 @@ var tables = []*table{
 		},
 	},
 	{
+		kind: registry.KindPolicy, name: "policy", key: []string{"id"},
+		columns: []string{"id boolean", "require_saved_plan boolean"},
+		row: func(c *copyBuffer, o registry.Object) error {
+			c.bool(true)
+			c.bool(o.(*registry.Policy).RequireSavedPlan)
+			return nil
+		},
+	},
+	{
 		kind: registry.KindCustomer, name: "customers", key: []string{"id"}, place: []string{"name"}, retired: "retired_at = now()",
 		columns: []string{
 			"id uuid", "name text", "metadata jsonb", "events_per_second double precision", "burst bigint",
@@ -381,24 +390,14 @@ func idsOf(changes []*registry.Change) []string {
 
 // objectID returns the value of the table's first column for an object, as text.
 func objectID(o registry.Object) string {
-	switch o := o.(type) {
-	case *registry.Customer:
-		return o.ID.String()
-	case *registry.Project:
-		return o.ID.String()
-	case *registry.Site:
-		return o.ID.String()
-	case *registry.Device:
-		return o.ID.String()
-	case *registry.Parameter:
-		return o.ID.String()
-	case *registry.Threshold:
-		return o.ID.String()
-	case *registry.Retention, *registry.Limits:
-		return "true"
-	default:
-		return o.Address().Name()
+	if id := registry.IDOf(o); id != uuid.Nil {
+		return id.String()
 	}
+	switch o.(type) {
+	case *registry.Retention, *registry.Limits, *registry.Policy:
+		return "true"
+	}
+	return o.Address().Name()
 }
 
 // names returns the names of columns.

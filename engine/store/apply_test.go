@@ -118,6 +118,9 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 		add(&registry.Limits{Addr: registry.LimitsAddress, Connections: int64(r.IntN(2)), ConnectionsPerAddress: int64(r.IntN(2)), Device: rate(), Customer: rate()})
 	}
 	if maybe() {
+		add(&registry.Policy{Addr: registry.PolicyAddress, RequireSavedPlan: maybe()})
+	}
+	if maybe() {
 		add(&registry.Retention{Addr: registry.RetentionAddress, Raw: time.Hour + span(), CompressAfter: span()})
 	}
 	return registry.Declare(objects)
@@ -193,7 +196,7 @@ func randomMoves(r *rand.Rand, current, desired *registry.Snapshot) (list []regi
 	}
 	for o := range current.Objects {
 		a := o.Address()
-		if n := len(free[a.Kind]); n > 0 && !wanted[a] && a.Kind != registry.KindPlatform && a.Kind != registry.KindRetention && a.Kind != registry.KindLimits {
+		if n := len(free[a.Kind]); n > 0 && !wanted[a] && a.Kind != registry.KindPlatform && a.Kind != registry.KindRetention && a.Kind != registry.KindLimits && a.Kind != registry.KindPolicy {
 			i := r.IntN(n)
 			list = append(list, registry.Moved{From: a, To: free[a.Kind][i]})
 			free[a.Kind] = slices.Delete(free[a.Kind], i, i+1)
@@ -507,7 +510,7 @@ func TestApplyConverges(t *testing.T) {
 }
 
 // desiredKinds are really deleted, and lose nothing by it.
-var desiredKinds = map[registry.Kind]bool{registry.KindPlatform: true, registry.KindRetention: true, registry.KindLimits: true}
+var desiredKinds = map[registry.Kind]bool{registry.KindPlatform: true, registry.KindRetention: true, registry.KindLimits: true, registry.KindPolicy: true}
 
 const mill = `customer.acme project.acme/mill site.acme/mill/north parameter.acme/mill/voltage `
 
@@ -573,13 +576,15 @@ func TestApplyVersion(t *testing.T) {
 func TestApplyRecordsLargePlanInPart(t *testing.T) {
 	s := migrated(t)
 	var addresses strings.Builder
-	for i := range recordedChanges + 50 {
+	for i := range 10_050 {
 		fmt.Fprintf(&addresses, "customer.c%d ", i)
 	}
+	exec(t, s, `INSERT INTO customers (name) SELECT 'u' || i FROM generate_series(1, 10020) i`)
 	reconcile(t, s, estate(t, addresses.String()))
-	got := query1[string](t, s, `SELECT jsonb_array_length(diff_json->'changes') || ' ' || (diff_json->>'changes_omitted') FROM registry_versions`)
-	if got != "10000 50" {
-		t.Errorf("changes recorded and omitted: %s, want 10000 50", got)
+	got := query1[string](t, s, `SELECT concat_ws(' ', jsonb_array_length(diff_json->'changes'), diff_json->>'changes_omitted',
+		jsonb_array_length(diff_json->'unmanaged'), diff_json->>'unmanaged_omitted') FROM registry_versions`)
+	if got != "10000 50 10000 20" {
+		t.Errorf("changes and unmanaged objects, recorded and omitted: %s, want 10000 50 10000 20", got)
 	}
 }
 

@@ -29,9 +29,12 @@ type Version struct {
 	Revision int64     `json:"revision,omitempty"`
 
 	Recorded  bool `json:"recorded"` // whether its changes are known; those from before nsready recorded them are not
+	Imported  int  `json:"imported"`
+	Moved     int  `json:"moved"`
 	Created   int  `json:"created"`
 	Updated   int  `json:"updated"`
-	Destroyed int  `json:"destroyed"`
+	Destroyed int  `json:"destroyed"` // retired or purged
+	Released  int  `json:"released"`
 }
 
 // ErrNoVersion says that the registry never had a version.
@@ -57,11 +60,13 @@ func (e *ErrNotRecorded) Error() string {
 }
 
 const selectVersions = `SELECT v.version, v.created_at, coalesce(v.author, ''), coalesce(v.commit, ''), coalesce(v.message, ''), coalesce(v.tool, ''),
-	v.checksum, coalesce(v.revision, 0), c.version_id IS NOT NULL, coalesce(c.created, 0), coalesce(c.updated, 0), coalesce(c.deleted, 0)
+	v.checksum, coalesce(v.revision, 0), c.version_id IS NOT NULL, coalesce(c.imported, 0), coalesce(c.moved, 0),
+	coalesce(c.created, 0), coalesce(c.updated, 0), coalesce(c.deleted, 0), coalesce(c.released, 0)
 	FROM registry_versions v LEFT JOIN registry_changes c ON c.version_id = v.id WHERE v.project_id IS NULL AND v.version IS NOT NULL`
 
 func scanVersion(row pgx.CollectableRow) (v Version, err error) {
-	err = row.Scan(&v.Version, &v.At, &v.Author, &v.Commit, &v.Message, &v.Tool, &v.Checksum, &v.Revision, &v.Recorded, &v.Created, &v.Updated, &v.Destroyed)
+	err = row.Scan(&v.Version, &v.At, &v.Author, &v.Commit, &v.Message, &v.Tool, &v.Checksum, &v.Revision, &v.Recorded,
+		&v.Imported, &v.Moved, &v.Created, &v.Updated, &v.Destroyed, &v.Released)
 	v.At = v.At.UTC()
 	return v, err
 }
@@ -342,9 +347,9 @@ func (r *recording) finish(ctx context.Context, tx pgx.Tx, by Author) (version i
 		return 0, err
 	}
 	n := (&registry.Plan{Changes: changes}).Count()
-	_, err = tx.Exec(ctx, `INSERT INTO registry_changes (version_id, created, updated, deleted, objects, since_state, settled, changes, state)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		id, n.Creates, n.Updates+n.Moves+n.Imports, n.Deletes+n.Releases, objects, sinceState, settled, r.encoded, state)
+	_, err = tx.Exec(ctx, `INSERT INTO registry_changes (version_id, imported, moved, created, updated, deleted, released, objects, since_state, settled, changes, state)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		id, n.Imports, n.Moves, n.Creates, n.Updates, n.Deletes, n.Releases, objects, sinceState, settled, r.encoded, state)
 	return r.last.version + 1, err
 }
 
@@ -378,17 +383,20 @@ func (r *recording) doneByHand(ctx context.Context, tx pgx.Tx, live *registry.Sn
 	return expected.Snapshot(), done, left, nil
 }
 
-// insertVersion writes the plan down. A jsonb value has a limit, and nobody reads a hundred thousand changes.
+// insertVersion writes the plan down. A jsonb value has a limit, and nobody reads a hundred thousand changes, or as many
+// objects that are not managed.
 func (r *recording) insertVersion(ctx context.Context, tx pgx.Tx, by Author, revision int64) (id int64, err error) {
+	head := *r.plan
 	diff := struct {
 		*registry.Plan
-		Omitted int `json:"changes_omitted,omitempty"`
-	}{Plan: r.plan}
-	if n := len(r.plan.Changes) - recordedChanges; n > 0 {
-		head := *r.plan
-		head.Changes = r.plan.Changes[:recordedChanges]
-		diff.Plan, diff.Omitted = &head, n
+		Changes   int `json:"changes_omitted,omitempty"`
+		Unmanaged int `json:"unmanaged_omitted,omitempty"`
+	}{
+		Plan:      &head,
+		Changes:   max(0, len(head.Changes)-mostRecorded),
+		Unmanaged: max(0, len(head.Unmanaged)-mostRecorded),
 	}
+	head.Changes, head.Unmanaged = head.Changes[:len(head.Changes)-diff.Changes], head.Unmanaged[:len(head.Unmanaged)-diff.Unmanaged]
 	text, err := json.Marshal(diff)
 	if err != nil {
 		return 0, fmt.Errorf("encoding the plan: %w", err)

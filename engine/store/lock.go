@@ -102,10 +102,13 @@ type Lock struct {
 
 // Lock takes the registry's lock, and waits for whoever holds it. Every writer of declared state takes it before it reads
 // what it goes by, runs Keep beside its work, and ends with Release. When the wait is over the error is a *LockedError.
-// A database without tables yields ErrNoSchema.
+// A database without tables yields ErrNoSchema, one whose tables are older than this program an *UnreadableError.
 func (s *Store) Lock(ctx context.Context, want Locking) (*Lock, error) {
 	if want.Lease == 0 {
 		want.Lease = LockLease
+	}
+	if err := s.checkSchema(ctx); err != nil {
+		return nil, fmt.Errorf("locking the registry: %w", err)
 	}
 	l := &Lock{store: s, lease: want.Lease}
 	start, told := time.Now(), false

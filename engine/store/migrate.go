@@ -84,28 +84,54 @@ func (s *Store) schemaError(ctx context.Context, err error) error {
 	if !errors.As(err, &lack) || lack.Code != undefinedTable && lack.Code != undefinedColumn {
 		return err
 	}
-	var exists bool
-	if e := s.pool.QueryRow(ctx, `SELECT to_regclass('schema_migrations') IS NOT NULL`).Scan(&exists); e != nil {
-		return errors.Join(err, e)
-	} else if !exists {
-		return ErrNoSchema
-	}
-	known, e := readMigrations(migrations.Files)
-	var newest int
-	if e == nil {
-		e = s.pool.QueryRow(ctx, `SELECT coalesce(max(version), 0) FROM schema_migrations`).Scan(&newest)
-	}
+	newest, known, e := s.schemaVersions(ctx)
 	switch {
+	case errors.Is(e, ErrNoSchema):
+		return ErrNoSchema
 	case e != nil:
 		return errors.Join(err, e)
-	case newest < len(known):
-		return &UnreadableError{Reason: fmt.Sprintf("%s: the database's schema is older than this program (migration %04d, of %04d): "+
-			"the service of this version brings it up to date when it starts", lack.Message, newest, len(known))}
-	case newest > len(known):
+	case newest < known:
+		return outdated(newest, known)
+	case newest > known:
 		return &UnreadableError{Reason: fmt.Sprintf("%s: the database's schema is newer than this program (migration %04d, this program knows up to %04d): "+
-			"use the newer nsready", lack.Message, newest, len(known))}
+			"use the newer nsready", lack.Message, newest, known)}
 	}
 	return &UnreadableError{Reason: lack.Message + ": somebody changed the schema, which must be put back"}
+}
+
+// checkSchema refuses a schema that is older than this program: what writes would find that out only in the end.
+func (s *Store) checkSchema(ctx context.Context) error {
+	newest, known, err := s.schemaVersions(ctx)
+	if err == nil && newest < known {
+		return outdated(newest, known)
+	}
+	return err
+}
+
+// schemaVersions returns the newest migration of the database, and of this program. A database that was never migrated
+// yields ErrNoSchema.
+func (s *Store) schemaVersions(ctx context.Context) (newest, known int, err error) {
+	list, err := readMigrations(migrations.Files)
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading migrations: %w", err)
+	}
+	var exists bool
+	err = s.pool.QueryRow(ctx, `SELECT to_regclass('schema_migrations') IS NOT NULL`).Scan(&exists)
+	if err == nil && !exists {
+		return 0, len(list), ErrNoSchema
+	}
+	if err == nil {
+		err = s.pool.QueryRow(ctx, `SELECT coalesce(max(version), 0) FROM schema_migrations`).Scan(&newest)
+	}
+	if err != nil {
+		return 0, len(list), fmt.Errorf("reading the version of the schema: %w", err)
+	}
+	return newest, len(list), nil
+}
+
+func outdated(newest, known int) error {
+	return &UnreadableError{Outdated: true, Reason: fmt.Sprintf("the database's schema is older than this program (migration %04d, of %04d): "+
+		"the service of this version brings it up to date when it starts", newest, known)}
 }
 
 func readMigrations(files fs.FS) ([]migration, error) {

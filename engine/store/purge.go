@@ -21,7 +21,7 @@ func (s *Store) StoredRows(ctx context.Context, plan *registry.Plan) (map[regist
 	}
 	devices, refs := purgedDevices(purges)
 	parameters, keys := purgedParameters(purges)
-	rows := map[registry.Address]int64{}
+	all, rows := slices.Concat(devices, parameters), map[registry.Address]int64{}
 	count := func(sql string, args ...any) error {
 		result, err := s.pool.Query(ctx, sql, args...)
 		if err != nil {
@@ -29,8 +29,8 @@ func (s *Store) StoredRows(ctx context.Context, plan *registry.Plan) (map[regist
 		}
 		var i, n int64
 		_, err = pgx.ForEachRow(result, []any{&i, &n}, func() error {
-			if list := append(devices, parameters...); n > 0 {
-				rows[list[i]] = n
+			if n > 0 {
+				rows[all[i]] = n
 			}
 			return nil
 		})
@@ -120,6 +120,7 @@ func checkLoss(ctx context.Context, tx pgx.Tx, devices []registry.Address, refs 
 	for _, a := range allowed {
 		permitted[a] = true
 	}
+	all := slices.Concat(devices, parameters)
 	check := func(sql string, args ...any) ([]string, error) {
 		rows, err := tx.Query(ctx, sql, args...)
 		if err != nil {
@@ -128,12 +129,12 @@ func checkLoss(ctx context.Context, tx pgx.Tx, devices []registry.Address, refs 
 		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (name string, err error) {
 			var i int
 			err = row.Scan(&i)
-			return slices.Concat(devices, parameters)[i].String(), err
+			return all[i].String(), err
 		})
 	}
-	guarded := make([]bool, 0, len(devices)+len(parameters))
-	for _, a := range slices.Concat(devices, parameters) {
-		guarded = append(guarded, !permitted[a])
+	guarded := make([]bool, len(all))
+	for i, a := range all {
+		guarded[i] = !permitted[a]
 	}
 	found, err := check(`SELECT i - 1 FROM unnest($1::integer[], $2::boolean[]) WITH ORDINALITY w (ref, guarded, i) WHERE guarded AND
 		(EXISTS (SELECT FROM telemetry t WHERE t.device_ref = w.ref) OR

@@ -23,7 +23,7 @@ import (
 )
 
 // ErrNoSchema says that the database was never migrated.
-var ErrNoSchema = errors.New("the database has no registry yet")
+var ErrNoSchema = errors.New("the database has no registry yet: the first 'nsready apply' or 'nsready up' makes it")
 
 // LoadRegistry reads the whole registry as it is at one moment: retired and unmanaged objects too.
 // Addresses follow from names. A parameter template whose key names no project has its whole key as its path.
@@ -51,7 +51,7 @@ func loadRegistry(ctx context.Context, tx pgx.Tx) (*registry.Snapshot, error) {
 	}{
 		{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
 		{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
-		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits},
+		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits}, {"policy", l.loadPolicy},
 	} {
 		if err := step.load(); err != nil {
 			if unreadable := (*UnreadableError)(nil); errors.As(err, &unreadable) {
@@ -68,8 +68,9 @@ func loadRegistry(ctx context.Context, tx pgx.Tx) (*registry.Snapshot, error) {
 
 // UnreadableError says that the registry is there and cannot be read. Its text holds nothing that is secret.
 type UnreadableError struct {
-	Table  string // "" when it is the schema as a whole
-	Reason string
+	Table    string // "" when it is the schema as a whole
+	Reason   string
+	Outdated bool // the schema is older than this program, and Migrate brings it up to date
 }
 
 func (e *UnreadableError) Error() string {
@@ -573,5 +574,11 @@ func (l *loader) loadLimits() error {
 			Status: l.status(r, 0), Addr: registry.LimitsAddress, Connections: r.count(3), ConnectionsPerAddress: r.count(4),
 			Device: r.rate(5), Customer: r.rate(7),
 		})
+	})
+}
+
+func (l *loader) loadPolicy() error {
+	return l.each(`SELECT managed, managed_by, false, require_saved_plan FROM policy`, func(r row) {
+		l.objects = append(l.objects, &registry.Policy{Status: l.status(r, 0), Addr: registry.PolicyAddress, RequireSavedPlan: r.bool(3)})
 	})
 }

@@ -70,7 +70,7 @@ const registryHead = `SELECT revision, (SELECT coalesce(max(version), 0)::bigint
 	FROM registry_state`
 
 func errNoState() error {
-	return &UnreadableError{"registry_state", "its row is missing, as after a TRUNCATE; INSERT INTO registry_state (revision) VALUES (N) puts it back, " +
+	return &UnreadableError{Table: "registry_state", Reason: "its row is missing, as after a TRUNCATE; INSERT INTO registry_state (revision) VALUES (N) puts it back, " +
 		"with an N larger than any before"}
 }
 

@@ -509,11 +509,22 @@ func (f *filling) follow(ctx context.Context) error {
 	return f.seen(ctx, now)
 }
 
-// seen tells the alerts which devices are retired, and how far each device's values go, so that older ones that come later
-// do not count.
+// seen tells the alerts which devices are gone, and how far each device's values go, so that older ones that come later do
+// not count.
 func (f *filling) seen(ctx context.Context, s *registry.Snapshot) error {
 	f.snapshot = s
-	f.alerts.Retire(func(device uuid.UUID) bool { d := s.Device(device); return d != nil && d.Retired }, telemetry.MicrosOf(time.Now()))
+	f.alerts.Gone(func(device uuid.UUID, key string) string {
+		d, p := s.Device(device), s.Parameter(key)
+		switch {
+		case d == nil || p == nil: // the snapshot may be older than the event
+			return ""
+		case d.Retired:
+			return alert.ReasonRetired
+		case p.Addr.ParentPath() != d.Project().Path:
+			return alert.ReasonMoved
+		}
+		return ""
+	}, telemetry.MicrosOf(time.Now()))
 	if len(s.Thresholds) == 0 {
 		return nil
 	}

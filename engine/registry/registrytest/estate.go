@@ -119,6 +119,9 @@ func (e *estate) platform() {
 	if e.maybe() {
 		e.add(&registry.Limits{Addr: registry.LimitsAddress, Connections: 10 + e.count(1), ConnectionsPerAddress: e.count(2), Device: e.rate(), Customer: e.rate()})
 	}
+	if e.maybe() {
+		e.add(&registry.Policy{Addr: registry.PolicyAddress, RequireSavedPlan: e.maybe()})
+	}
 }
 
 func (e *estate) project(a registry.Address) {

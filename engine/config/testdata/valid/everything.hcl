@@ -28,6 +28,10 @@ limits {
   }
 }
 
+policy {
+  require_saved_plan = true
+}
+
 platform "queue_depth" {
   warning  = 1000
   critical = 10000

@@ -1,0 +1,2 @@
+policy { # ERROR: Missing required argument
+}

@@ -1,0 +1,3 @@
+policy {
+  require_saved_plan = null # ERROR: Missing value
+}

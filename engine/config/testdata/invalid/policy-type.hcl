@@ -1,0 +1,3 @@
+policy {
+  require_saved_plan = "prod" # ERROR: Wrong type
+}
