@@ -69,6 +69,11 @@ func (w *letterWhere) String() string { return w.text }
 
 func (w *letterWhere) Set(text string) error {
 	w.text, w.filter = text, store.LetterFilter{}
+	return eachCondition(text, w.condition)
+}
+
+// eachCondition reads conditions KEY=VALUE with commas between them, each key once; a value may stand in double quotes.
+func eachCondition(text string, take func(key, value string) error) error {
 	seen := map[string]bool{}
 	for rest := text; ; {
 		key, value, ok := strings.Cut(rest, "=")
@@ -97,7 +102,7 @@ func (w *letterWhere) Set(text string) error {
 		if value == "" {
 			return fmt.Errorf("%s has no value", key)
 		}
-		if err := w.condition(key, value); err != nil {
+		if err := take(key, value); err != nil {
 			return err
 		}
 		if rest == "" {

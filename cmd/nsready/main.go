@@ -56,6 +56,7 @@ var commands = []command{
 	{"health", "ask a running service how it is", runHealth},
 	{"load", "send telemetry at a rate and verify what is stored", runLoad},
 	{"ledger", "show what became of every acknowledged event", runLedger},
+	{"devices", "list stale series and silent gateways", runDevices},
 	{"dlq", "list, show, replay and purge dead letters", runDLQ},
 	{"explain", "explain the code of an error, finding or refusal", runExplain},
 	{"ci", "print a pipeline for GitHub or GitLab", runCI},
@@ -69,7 +70,7 @@ var groups = []struct {
 }{
 	{"Declare what exists", []string{"validate", "lint", "test", "fmt", "plan", "show", "apply", "export", "import"}},
 	{"Run the service", []string{"up", "serve"}},
-	{"Look", []string{"drift", "history", "diff", "health", "ledger", "lock", "load"}},
+	{"Look", []string{"drift", "history", "diff", "health", "ledger", "devices", "lock", "load"}},
 	{"Recover", []string{"rollback", "purge", "dlq", "force-unlock"}},
 	{"This program", []string{"explain", "ci", "completion", "version"}},
 }
