@@ -117,6 +117,12 @@ var hostileClasses = []struct {
 	{"HC08", "ports are flags of the commands, no part of a declaration", join(refused("port", "listen", "address"), []hostile{
 		{"number below its range", "limits {\n  connections = 0\n}\n", []string{"main.hcl:2:17 Invalid connections"}, ""},
 		{"number above its range", "limits {\n  connections = 1000001\n}\n", []string{"main.hcl:2:17 Invalid connections"}, ""},
+		{"devices below their range", "discovery {\n  max_devices = 0\n}\n", []string{"main.hcl:2:17 Invalid max_devices"}, ""},
+		{"devices above their range", "discovery {\n  max_devices = 100001\n}\n", []string{"main.hcl:2:17 Invalid max_devices"}, ""},
+		{"events above their range", "discovery {\n  max_events = 1e7\n}\n", []string{"main.hcl:2:16 Invalid max_events"}, ""},
+		{"events of a device, negative", "discovery {\n  max_events_per_device = -1\n}\n", []string{"main.hcl:2:27 Invalid max_events_per_device"}, ""},
+		{"a hold too short", "discovery {\n  hold = \"59s\"\n}\n", []string{"main.hcl:2:10 Invalid duration"}, ""},
+		{"a second discovery", "discovery {\n}\ndiscovery {\n}\n", []string{"main.hcl:3:1 Duplicate discovery"}, ""},
 		{"negative number", "limits {\n  connections = -1\n}\n", []string{"main.hcl:2:17 Invalid connections"}, ""},
 		{"fraction", "limits {\n  connections = 1.5\n}\n", []string{"main.hcl:2:17 Invalid connections"}, ""},
 	}), nil},

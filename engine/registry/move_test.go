@@ -353,7 +353,7 @@ func applied(t *testing.T, current *Snapshot, plan *Plan) *Snapshot {
 			*n.object.status() = Status{}
 		case c.Action == Delete:
 			switch n.object.(type) {
-			case *Threshold, *Platform, *Retention, *Limits, *Policy:
+			case *Threshold, *Platform, *Retention, *Limits, *Policy, *Discovery:
 				nodes = slices.DeleteFunc(nodes, func(other *node) bool { return other == n })
 			default:
 				n.object.status().Retired = true

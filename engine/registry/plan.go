@@ -186,6 +186,7 @@ func Diff(current, desired *Snapshot) *Plan {
 	merge(d, singleton(at.Retention), singleton(desired.Retention))
 	merge(d, singleton(at.Limits), singleton(desired.Limits))
 	merge(d, singleton(at.Policy), singleton(desired.Policy))
+	merge(d, singleton(at.Discovery), singleton(desired.Discovery))
 	deletes, rest := len(d.deletes), len(d.plan.Changes)
 	merge(d, at.Customers, desired.Customers)
 	parentsFirst(d.deletes[deletes:], current.Customers)

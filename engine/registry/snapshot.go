@@ -35,6 +35,7 @@ type Snapshot struct {
 	Retention  *Retention // nil when none is declared
 	Limits     *Limits    // nil when none are declared
 	Policy     *Policy    // nil when none is declared
+	Discovery  *Discovery // nil when none is declared
 
 	// What a declaration says beside what exists. Empty for the registry itself.
 	Owner      string // the declaration's name; "" for DefaultOwner
@@ -127,6 +128,8 @@ func NewSnapshot(objects []Object) *Snapshot {
 			s.Limits = o
 		case *Policy:
 			s.Policy = o
+		case *Discovery:
+			s.Discovery = o
 		default:
 			panic(fmt.Sprintf("registry: a snapshot has no place for %T", o))
 		}
@@ -192,6 +195,8 @@ func (s *Snapshot) find(a Address) Object {
 		return search(singleton(s.Limits), a)
 	case KindPolicy:
 		return search(singleton(s.Policy), a)
+	case KindDiscovery:
+		return search(singleton(s.Discovery), a)
 	}
 	return nil
 }
@@ -206,7 +211,7 @@ func search[O Object](list []O, a Address) Object {
 // Objects calls yield for every object, parents before children.
 func (s *Snapshot) Objects(yield func(Object) bool) {
 	_ = each(s.Platform, yield) && (s.Retention == nil || yield(s.Retention)) && (s.Limits == nil || yield(s.Limits)) &&
-		(s.Policy == nil || yield(s.Policy)) && each(s.Customers, yield) &&
+		(s.Policy == nil || yield(s.Policy)) && (s.Discovery == nil || yield(s.Discovery)) && each(s.Customers, yield) &&
 		each(s.Projects, yield) && each(s.Sites, yield) && each(s.Parameters, yield) &&
 		each(s.Thresholds, yield) && each(s.Devices, yield)
 }
