@@ -58,6 +58,7 @@ var commands = []command{
 	{"load", "send telemetry at a rate and verify what is stored", runLoad},
 	{"ledger", "show what became of every acknowledged event", runLedger},
 	{"dlq", "list, show, replay and purge dead letters", runDLQ},
+	{"devices", "list devices that send and are not registered", runDevices},
 	{"explain", "explain the code of an error, finding or refusal", runExplain},
 	{"ci", "print a pipeline for GitHub or GitLab", runCI},
 	{"version", "print the version of this program", runVersion},
@@ -70,7 +71,7 @@ var groups = []struct {
 }{
 	{"Declare what exists", []string{"validate", "lint", "test", "fmt", "plan", "show", "apply", "export", "import"}},
 	{"Run the service", []string{"up", "serve"}},
-	{"Look", []string{"drift", "history", "diff", "health", "ledger", "limits", "lock", "load"}},
+	{"Look", []string{"drift", "history", "diff", "health", "ledger", "limits", "devices", "lock", "load"}},
 	{"Recover", []string{"rollback", "purge", "dlq", "force-unlock"}},
 	{"This program", []string{"explain", "ci", "completion", "version"}},
 }

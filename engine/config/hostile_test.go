@@ -117,6 +117,10 @@ var hostileClasses = []struct {
 	{"HC08", "ports are flags of the commands, no part of a declaration", join(refused("port", "listen", "address"), []hostile{
 		{"number below its range", "limits {\n  connections = 0\n}\n", []string{"main.hcl:2:17 Invalid connections"}, ""},
 		{"number above its range", "limits {\n  connections = 1000001\n}\n", []string{"main.hcl:2:17 Invalid connections"}, ""},
+		{"an id that is none", inDevice("        type = \"meter\"\n        id   = \"press-01\""), []string{"main.hcl:6:16 Invalid ID"}, "UUID"},
+		{"an id of another form", inDevice("        type = \"meter\"\n        id   = \"urn:uuid:7d444840-9dc0-11d1-b245-5ffdce74fad2\""), []string{"main.hcl:6:16 Invalid ID"}, "UUID"},
+		{"an id of zeros", inDevice("        type = \"meter\"\n        id   = \"00000000-0000-0000-0000-000000000000\""), []string{"main.hcl:6:16 Invalid ID"}, "UUID"},
+		{"one id for two devices", "customer \"a\" {\n  project \"p\" {\n    site \"s\" {\n      device \"x\" {\n        for_each = [\"b\", \"c\"]\n        name     = each.value\n        type     = \"meter\"\n        id       = \"7D444840-9dc0-11d1-b245-5ffdce74fad2\"\n      }\n    }\n  }\n}\n", []string{"main.hcl:8:20 Duplicate ID"}, "device.a/p/s/b"},
 		{"devices below their range", "discovery {\n  max_devices = 0\n}\n", []string{"main.hcl:2:17 Invalid max_devices"}, ""},
 		{"devices above their range", "discovery {\n  max_devices = 100001\n}\n", []string{"main.hcl:2:17 Invalid max_devices"}, ""},
 		{"events above their range", "discovery {\n  max_events = 1e7\n}\n", []string{"main.hcl:2:16 Invalid max_events"}, ""},

@@ -114,7 +114,11 @@ func comment(u Unsaid) string {
 	if u.Field != "" {
 		what = u.Field
 	}
-	text := "# NOT DECLARED: " + what + ": " + u.Reason
+	return oneLine("# NOT DECLARED: " + what + ": " + u.Reason)
+}
+
+// oneLine escapes what would not be seen, or not stay on the line, of a comment.
+func oneLine(text string) string {
 	if len(text) > 4<<10 {
 		text = strings.ToValidUTF8(text[:4<<10], "") + "…"
 	}
@@ -656,11 +660,7 @@ func (w *writer) device(d *registry.Device, parameters map[string]*parameter) {
 	if len(b.attrs) == 0 {
 		b.set("type", "type", `"unknown"`) // one is required
 	}
-	if strings.TrimSpace(d.ExternalID) != d.ExternalID {
-		b.omit("external_id", "%s begins or ends with a space", quote(d.ExternalID))
-	} else {
-		b.text("external_id", d.ExternalID, maxName)
-	}
+	b.externalID(d.ExternalID)
 	b.word("status", d.State, "active")
 	names := b.parameters(d.Parameters, parameters)
 	switch least := smallestInterval(names, parameters); {

@@ -43,6 +43,7 @@ type Snapshot struct {
 	Imports    []Imported
 	Released   []Released
 	References []Referenced
+	Given      []Given
 
 	index func() *index // made when it is first asked for: a plan over a million devices never does
 }
@@ -66,6 +67,13 @@ type Moved struct {
 type Imported struct {
 	To    Address
 	ID    string // a UUID, or the external id of a device
+	Place string
+}
+
+// Given says that the device at To has an id that does not follow from its address: one that it sends by already.
+type Given struct {
+	To    Address
+	ID    uuid.UUID
 	Place string
 }
 
@@ -163,6 +171,17 @@ func sortByAddress[O Object](list []O) {
 	slices.SortFunc(list, func(a, b O) int { return cmp.Compare(a.Address().Path, b.Address().Path) })
 }
 
+// Give lets devices have the ids that a declaration gives them. It completes a snapshot that nobody has read yet.
+func (s *Snapshot) Give(list []Given) {
+	s.Given = list
+	for _, g := range list {
+		if d, ok := s.find(g.To).(*Device); ok {
+			d.ID = g.ID
+		}
+	}
+	s.index = sync.OnceValue(func() *index { return newIndex(s.Devices, s.Parameters) })
+}
+
 // Device returns the device with an id, or nil.
 func (s *Snapshot) Device(id uuid.UUID) *Device { return s.index().devices[id] }
 
@@ -253,6 +272,9 @@ func (s *Snapshot) Checksum() string {
 	}
 	for _, r := range s.References {
 		others = append(others, "reference\x00"+r.Address.String())
+	}
+	for _, g := range s.Given {
+		others = append(others, "id\x00"+g.To.String()+"\x00"+g.ID.String())
 	}
 	slices.Sort(others)
 	for _, line := range slices.Compact(others) {

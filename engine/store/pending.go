@@ -207,12 +207,3 @@ func (s *Store) PendingDevices(ctx context.Context, limit int) ([]PendingDevice,
 	}
 	return list, nil
 }
-
-// RejectPending deletes what is held of devices, and returns how many events that was.
-func (s *Store) RejectPending(ctx context.Context, devices []string) (int64, error) {
-	tag, err := s.pool.Exec(ctx, "DELETE FROM dead_letters WHERE "+isPending+" AND pending = ANY ($1)", devices)
-	if err != nil {
-		return 0, fmt.Errorf("deleting held events: %w", err)
-	}
-	return tag.RowsAffected(), nil
-}
