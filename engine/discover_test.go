@@ -97,7 +97,7 @@ func TestHeldUntilTheDeviceIsKnown(t *testing.T) {
 	s.replayed()
 	expect(t, "stored", s.rows(`SELECT coalesce(d.external_id, d.id::text) AS n, right(parameter_key, length(parameter_key) - 45) AS p, value, quality, source, extract(epoch FROM time)::bigint - $1
 		FROM ingest_events e JOIN devices d ON d.id = e.device_id WHERE external_id IS DISTINCT FROM 'meter 9' AND d.name NOT LIKE 'dev-%' ORDER BY d.external_id, d.id = $2, time, p`, at.Unix(), other),
-		"meter 7 current 7 0 influx 0\nmeter 7 voltage 231 192 influx 0\nmeter 8 voltage 5 192 prometheus 0\n"+
+		"meter 7 current 7 192 influx 0\nmeter 7 voltage 231 192 influx 0\nmeter 8 voltage 5 192 prometheus 0\n"+
 			fmt.Sprintf("%[1]s current <nil> 192 HTTP 0\n%[1]s voltage 500 84 HTTP 0\n%[1]s voltage 3 192 HTTP 1\n%[2]s voltage 4 192 influx 0", id, other))
 	expect(t, "the value that came without a time", s.rows("SELECT value FROM ingest_events e JOIN devices d ON d.id = e.device_id WHERE external_id = 'meter 9'"), 6)
 	expect(t, "dead letters", s.rows("SELECT count(*) FROM dead_letters"), 0)

@@ -226,7 +226,7 @@ func (s *Service) Replay(ctx context.Context, events []telemetry.Event) ([]*Reje
 			}
 		}
 		for k, key := range e.Set.Keys {
-			m := rawMetric{Key: []byte(key), Value: e.Values[k], Quality: -1}
+			m := rawMetric{Key: []byte(key), Value: e.Values[k], Quality: telemetry.QualityGood}
 			if e.Quality != nil {
 				m.Quality = int16(e.Quality[k])
 			}

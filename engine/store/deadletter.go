@@ -181,9 +181,6 @@ func eventJSON(e *telemetry.Event) map[string]any {
 	case h.Point():
 		delete(m, "device_id")
 		m["device"], m["measurement"] = h.Device, h.Measurement
-		for _, metric := range metrics { // the parameter says which it has
-			delete(metric, "quality")
-		}
 	default:
 		m["project_id"], m["site_id"] = h.Project, h.Site
 	}

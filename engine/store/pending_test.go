@@ -33,9 +33,7 @@ func TestHeldEventsAreReadAsTheyWere(t *testing.T) {
 			e.Set.Keys = append(e.Set.Keys, key)
 			e.Values = append(e.Values, []float64{math.NaN(), math.Inf(-1), 0, 1e-300, 1.7976931348623157e308, r.NormFloat64()}[r.IntN(6)])
 			attributes = append(attributes, []any{nil, map[string]any{"x": 1.5}}[r.IntN(2)])
-			if !e.Held.Point() {
-				e.Quality = append(e.Quality, byte(r.IntN(256)))
-			}
+			e.Quality = append(e.Quality, byte(r.IntN(256)))
 		}
 		if slices.ContainsFunc(attributes, func(a any) bool { return a != nil }) {
 			e.Attributes, _ = json.Marshal(attributes)
