@@ -170,3 +170,53 @@ func TestPendingDevicesAreApproved(t *testing.T) {
 	run(0, "dlq", "replay", "-data", data)
 	until("values", "1 2 3 5 7", "SELECT string_agg(value::text, ' ' ORDER BY value) FROM ingest_events")
 }
+
+// Collectors hold, and one of the workers replays, even when another dies meanwhile.
+func TestHeldByManyProcesses(t *testing.T) {
+	in := install(t)
+	workers := map[string]*program{}
+	for _, name := range []string{"one", "two"} {
+		workers[name], _ = in.serve(name, "worker", "127.0.0.1:0")
+	}
+	_, first := in.serve("first", "collector", "127.0.0.1:0")
+	_, second := in.serve("second", "collector", "127.0.0.1:0")
+	sql := func(text string) {
+		t.Helper()
+		if err := execute(in.url, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sql("INSERT INTO discovery DEFAULT VALUES")
+	at := time.Now().Add(-time.Minute).UnixMicro()
+	const each = 700
+	for i, collector := range []string{first.Collector, second.Collector} {
+		var body strings.Builder
+		for n := range each {
+			fmt.Fprintf(&body, "m,host=stranger-%d voltage=%d %d\n", n%3, n, at+int64(i*each+n))
+		}
+		in.until("a collector to know of the discovery", 20*time.Second, func() bool {
+			resp, err := http.Post(collector+"/write?precision=us", "", strings.NewReader(body.String()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			return resp.StatusCode == 204
+		})
+	}
+	in.until("events to be held", 20*time.Second, func() bool {
+		return in.number("SELECT count(*) FROM dead_letters WHERE reason = 'pending_device'") == 2*each
+	})
+	sql("INSERT INTO devices (site_id, name, device_type, external_id) SELECT site_id, 'stranger-' || n, 'meter', 'stranger-' || n FROM (SELECT site_id FROM devices WHERE name = 'main-incomer') d, generate_series(0, 2) n")
+	if err := workers["one"].cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	in.until("all to be replayed", takeOver+20*time.Second, func() bool {
+		return in.number("SELECT count(*) FROM dead_letters") == 0 && in.number("SELECT count(*) FROM ingest_events WHERE source = 'influx'") == 2*each
+	})
+	if n := in.number("SELECT count(*) FROM ledger WHERE accepted <> stored + merged + duplicate + dead + lost"); n != 0 {
+		t.Errorf("%d lines of the ledger do not balance", n)
+	}
+	if n := in.number("SELECT sum(stored)::int FROM ledger"); n != 2*each {
+		t.Errorf("%d events were stored, want %d", n, 2*each)
+	}
+}

@@ -16,8 +16,8 @@ import (
 
 // Limits on what is held of devices that the registry does not know.
 const (
-	maxPendingName = 256      // bytes of an external id
-	maxHeldRecord  = 16 << 10 // of one event in the queue
+	maxPendingName = registry.MaxName // bytes of an external id: longer ones cannot be declared
+	maxHeldRecord  = 16 << 10         // of one event in the queue
 )
 
 // Pending counts the events that are held, by what they call their devices, so that there are no more than is declared. It
