@@ -78,28 +78,18 @@ func (p *Pending) Settle(stored map[string]int64, settled bool) (rotated bool) {
 	return rotated
 }
 
-// Count returns of how many devices events are held.
-func (p *Pending) Count() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.counts)
-}
-
-// place is where a device may be discovered: a site that is there, by its id.
-type place struct{ project uuid.UUID }
-
-// places returns the sites of a snapshot, with their projects.
-func places(s *registry.Snapshot) map[uuid.UUID]place {
+// sites returns the projects of the sites at which a device may be discovered, by the sites' ids.
+func sites(s *registry.Snapshot) map[uuid.UUID]uuid.UUID {
 	projects := make(map[string]uuid.UUID, len(s.Projects))
 	for _, p := range s.Projects {
 		if !p.Retired {
 			projects[p.Addr.Path] = p.ID
 		}
 	}
-	list := make(map[uuid.UUID]place, len(s.Sites))
+	list := make(map[uuid.UUID]uuid.UUID, len(s.Sites))
 	for _, site := range s.Sites {
 		if project, ok := projects[site.Addr.ParentPath()]; ok && !site.Retired {
-			list[site.ID] = place{project}
+			list[site.ID] = project
 		}
 	}
 	return list
@@ -146,7 +136,7 @@ func (s *Service) hold(r *resolver, now telemetry.Micros, x *scratch) bool {
 		}
 		held.Measurement = string(raw.Point.Measurement)
 	} else {
-		if site, known := r.places[raw.Site]; !known || site.project != raw.Project {
+		if project, known := r.sites[raw.Site]; !known || project != raw.Project {
 			return false
 		}
 		l, rejection := s.layout(r, raw.Metrics)

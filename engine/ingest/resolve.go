@@ -19,8 +19,8 @@ type resolver struct {
 	oldest   time.Duration // age of the oldest event to accept
 	limits   *limits
 
-	discovery *registry.Discovery // nil where events of unknown devices are refused
-	places    map[uuid.UUID]place // then: sites by their ids
+	discovery *registry.Discovery     // nil where events of unknown devices are refused
+	sites     map[uuid.UUID]uuid.UUID // then: projects by the ids of their sites
 
 	mu      sync.RWMutex
 	layouts map[string]*layout // by the keys joined
@@ -61,7 +61,7 @@ func (s *Service) current() *resolver {
 		next.oldest = snapshot.Retention.Raw
 	}
 	if next.discovery = snapshot.EffectiveDiscovery(); next.discovery != nil {
-		next.places = places(snapshot)
+		next.sites = sites(snapshot)
 	}
 	s.resolver.Store(next)
 	return next
