@@ -57,7 +57,7 @@ var commands = []command{
 	{"health", "ask a running service how it is", runHealth},
 	{"load", "send telemetry at a rate and verify what is stored", runLoad},
 	{"ledger", "show what became of every acknowledged event", runLedger},
-	{"devices", "list stale series and silent gateways", runDevices},
+	{"devices", "list stale series and silent gateways, and devices that are not registered", runDevices},
 	{"dlq", "list, show, replay and purge dead letters", runDLQ},
 	{"explain", "explain the code of an error, finding or refusal", runExplain},
 	{"ci", "print a pipeline for GitHub or GitLab", runCI},

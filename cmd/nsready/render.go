@@ -346,6 +346,8 @@ func nouns(kind registry.Kind) string {
 		return "limits"
 	case registry.KindPolicy:
 		return "policy settings"
+	case registry.KindDiscovery:
+		return "discovery"
 	}
 	return string(kind) + "s"
 }

@@ -64,6 +64,7 @@ var schemas = map[string]*hcl.BodySchema{
 	"validation": validationSchema,
 	"limits":     limitsSchema,
 	"policy":     policySchema,
+	"discovery":  discoverySchema,
 	"platform":   platformSchema,
 	"template":   templateSchema,
 	"parameter":  parameterSchema,

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/nsready/nsready/engine/registry"
@@ -161,7 +162,7 @@ func (l *loader) site(b *block, in *each, p *project) {
 }
 
 var deviceSchema = &hcl.BodySchema{
-	Attributes: attributes("type", "for_each", "name", "external_id", "status", "gateway", "interval", "template", "parameters"),
+	Attributes: attributes("type", "for_each", "name", "id", "external_id", "status", "gateway", "interval", "template", "parameters"),
 	Blocks:     append(labelled("override"), hcl.BlockHeaderSchema{Type: "limits"}, hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
@@ -210,6 +211,7 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 	if ref := f.reference("gateway"); ref.name != "" {
 		l.gateways = append(l.gateways, gateway{d.Device, ref, in})
 	}
+	f.given(d.Addr)
 	declared := len(l.origins) - 1
 	if id := d.ExternalID; id != "" {
 		if strings.TrimSpace(id) != id {
@@ -221,6 +223,25 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 		}
 		l.external[id] = int32(declared)
 	}
+}
+
+// given reads the id that a device has already, which does not follow from its address.
+func (f fields) given(a registry.Address) {
+	v, ok := f.value("id")
+	if !ok {
+		return
+	}
+	text, _ := v.(string)
+	id, err := uuid.Parse(text)
+	if err != nil || len(text) != 36 || id == uuid.Nil {
+		f.wrong("id", "Invalid ID", "id is the UUID by which the device sends, such as \"7d444840-9dc0-11d1-b245-5ffdce74fad2\"; this is %s.", describe(v))
+		return
+	}
+	if first, twice := f.l.own.given[id]; twice {
+		f.wrong("id", "Duplicate ID", "%s, declared at %s, has the id %s already.", first.To, first.Place, id)
+		return
+	}
+	f.l.own.given[id] = registry.Given{To: a, ID: id, Place: placeOf(f.b.attrs["id"].Expr.Range())}
 }
 
 // resolve gives a project its parameters, and its devices theirs.

@@ -321,8 +321,8 @@ customer "acme" {
 `,
 	},
 	{
-		Code: "NSC0033", Summary: "Duplicate external ID",
-		Text: "An external id is the name that a device knows itself by; events with it must lead to one device, so it is unique in the whole declaration.",
+		Code: "NSC0033", Summary: "Duplicate external ID", also: []string{"Duplicate ID"},
+		Text: "An external id, or an id, is what a device is known by; events with it must lead to one device, so it is unique in the whole declaration.",
 		Wrong: `customer "acme" {
   project "mill" {
     site "north" {
@@ -355,8 +355,8 @@ customer "acme" {
 `,
 	},
 	{
-		Code: "NSC0034", Summary: "Invalid external ID",
-		Text: "A space at the beginning or end of an external id can't be seen, and the device would not be found by it.",
+		Code: "NSC0034", Summary: "Invalid external ID", also: []string{"Invalid ID"},
+		Text: "A space at the beginning or end of an external id can't be seen, and the device would not be found by it. An id is a UUID.",
 		Wrong: `customer "acme" {
   project "mill" {
     site "north" {

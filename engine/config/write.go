@@ -56,6 +56,9 @@ func Write(w io.Writer, s *registry.Snapshot) ([]Unsaid, error) {
 	if s.Policy != nil {
 		out.policy(s.Policy)
 	}
+	if s.Discovery != nil {
+		out.discovery(s.Discovery)
+	}
 	for _, p := range s.Platform {
 		out.platform(p)
 	}
@@ -117,7 +120,11 @@ func comment(u Unsaid) string {
 	if u.Field != "" {
 		what = u.Field
 	}
-	text := "# NOT DECLARED: " + what + ": " + u.Reason
+	return oneLine("# NOT DECLARED: " + what + ": " + u.Reason)
+}
+
+// oneLine escapes what would not be seen, or not stay on the line, of a comment.
+func oneLine(text string) string {
 	if len(text) > 4<<10 {
 		text = strings.ToValidUTF8(text[:4<<10], "") + "…"
 	}
@@ -366,11 +373,11 @@ func (w *writer) retention(r *registry.Retention) {
 
 func (w *writer) limits(l *registry.Limits) {
 	b := &body{w: w, addr: l.Addr}
-	connections := b.connections("connections", l.Connections)
+	connections := b.most("connections", l.Connections, maxConnections)
 	if per := l.ConnectionsPerAddress; connections && per > l.Connections {
 		b.omit("connections_per_address", "%d is above connections", per)
 	} else {
-		b.connections("connections_per_address", per)
+		b.most("connections_per_address", per, maxConnections)
 	}
 	device := b.rate("device.", l.Device)
 	customer := b.rate("customer.", l.Customer)
@@ -389,17 +396,6 @@ func (w *writer) policy(p *registry.Policy) {
 	b := &body{w: w, addr: p.Addr}
 	b.set("require_saved_plan", "require_saved_plan", strconv.FormatBool(p.RequireSavedPlan))
 	w.plain(b, "policy")
-}
-
-func (b *body) connections(name string, n int64) bool {
-	if n < 0 || n > maxConnections {
-		b.omit(name, "%d is not from 1 to %d", n, maxConnections)
-		return false
-	}
-	if n > 0 {
-		b.set(name, name, strconv.FormatInt(n, 10))
-	}
-	return n > 0
 }
 
 // rate returns the attributes of a rate whose fields begin with prefix, or nil when there is none.
@@ -682,11 +678,7 @@ func (w *writer) device(d *registry.Device, parameters map[string]*parameter) {
 	if len(b.attrs) == 0 {
 		b.set("type", "type", `"unknown"`) // one is required
 	}
-	if strings.TrimSpace(d.ExternalID) != d.ExternalID {
-		b.omit("external_id", "%s begins or ends with a space", quote(d.ExternalID))
-	} else {
-		b.text("external_id", d.ExternalID, maxName)
-	}
+	b.externalID(d.ExternalID)
 	b.word("status", d.State, "active")
 	if why, odd := w.gateways[d.Addr.Path]; odd {
 		b.omit("gateway", "%s: %s", d.Gateway, why)

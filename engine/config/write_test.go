@@ -252,6 +252,8 @@ func TestWriteNamesWhatCannotBeSaid(t *testing.T) {
 		{&registry.Platform{Addr: registry.NewAddress(registry.KindPlatform, "disk_usage"), Warning: registry.BoundOf(2), Critical: registry.BoundOf(1)}, `critical: 1 is below warning`},
 		{&registry.Retention{Addr: registry.RetentionAddress, Raw: time.Second}, `retention.telemetry raw: 1s is not at least 1h0m0s`},
 		{&registry.Retention{Addr: registry.RetentionAddress, Raw: time.Hour, CompressAfter: time.Hour}, `compress_after: it is 1h0m0s, which is not shorter than raw`},
+		{&registry.Discovery{Addr: registry.DiscoveryAddress, Hold: time.Second, MaxDevices: -1}, `discovery.devices hold: 1s is not at least 1m0s`},
+		{&registry.Discovery{Addr: registry.DiscoveryAddress, MaxEvents: 1e7}, `discovery.devices max_events: 10000000 is not from 1 to 1000000`},
 		{&registry.Limits{Addr: registry.LimitsAddress}, `limits.ingest: nothing that it sets can be said`},
 		{&registry.Limits{Addr: registry.LimitsAddress, Connections: 1, ConnectionsPerAddress: 2}, `connections_per_address: 2 is above connections`},
 		{&registry.Limits{Addr: registry.LimitsAddress, Connections: -1, ConnectionsPerAddress: 2}, `connections: -1 is not from 1 to 1000000`},

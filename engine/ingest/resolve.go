@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/telemetry"
 )
@@ -16,6 +18,9 @@ type resolver struct {
 	snapshot *registry.Snapshot
 	oldest   time.Duration // age of the oldest event to accept
 	limits   *limits
+
+	discovery *registry.Discovery     // nil where events of unknown devices are refused
+	sites     map[uuid.UUID]uuid.UUID // then: projects by the ids of their sites
 
 	mu      sync.RWMutex
 	layouts map[string]*layout    // by the keys joined
@@ -62,6 +67,9 @@ func (s *Service) current() *resolver {
 	if snapshot.Retention != nil {
 		next.oldest = snapshot.Retention.Raw
 	}
+	if next.discovery = snapshot.EffectiveDiscovery(); next.discovery != nil {
+		next.sites = sites(snapshot)
+	}
 	s.resolver.Store(next)
 	return next
 }
@@ -84,12 +92,9 @@ func (s *Service) resolve(r *resolver, now telemetry.Micros, x *scratch) *Reject
 		return refuse(CodeProjectMismatch, "project_id", []byte(raw.Project.String()), "The device %s belongs to another project.", device.Addr.Path)
 	case device.SiteID != raw.Site && raw.Point == nil:
 		return refuse(CodeSiteMismatch, "site_id", []byte(raw.Site.String()), "The device %s belongs to another site.", device.Addr.Path)
-	case raw.Time > now+telemetry.Micros(maxFuture.Microseconds()):
-		return refuse(CodeInFuture, "source_timestamp", []byte(raw.Time.Time().Format(time.RFC3339Nano)),
-			"The time lies more than %s in the future: check the device's clock.", maxFuture)
-	case raw.Time < now-telemetry.Micros(r.oldest.Microseconds()):
-		return refuse(CodeTooOld, "source_timestamp", []byte(raw.Time.Time().Format(time.RFC3339Nano)),
-			"The time lies more than %d days back, where telemetry is not kept.", int(r.oldest.Hours()/24))
+	}
+	if rejection := r.checkTime(now, raw.Time); rejection != nil {
+		return rejection
 	}
 	l := x.layout
 	if raw.Point != nil {
@@ -116,6 +121,9 @@ func (s *Service) resolve(r *resolver, now telemetry.Micros, x *scratch) *Reject
 	x.record = telemetry.AppendRecord(x.record[:0], e)
 	if len(x.record) > maxRecord {
 		return refuse(CodeEventTooLarge, "", nil, "The event takes %d bytes in the queue, %d is the limit.", len(x.record), maxRecord)
+	}
+	if x.replay {
+		return nil
 	}
 	return r.limits.take(device, x.now, &x.limited)
 }

@@ -145,7 +145,7 @@ func (x *selection) refer() (references []Referenced) {
 // isGlobal reports whether an object belongs to no customer.
 func isGlobal(o Object) bool {
 	switch o.(type) {
-	case *Platform, *Retention, *Limits, *Policy:
+	case *Platform, *Retention, *Limits, *Policy, *Discovery:
 		return true
 	}
 	return false

@@ -28,6 +28,9 @@ func randomObjects(r *rand.Rand) []Object {
 		list = append(list, &Policy{Addr: PolicyAddress, RequireSavedPlan: maybe()})
 	}
 	if maybe() {
+		list = append(list, &Discovery{Addr: DiscoveryAddress, Hold: time.Duration(r.IntN(2)) * time.Hour, MaxEvents: int64(r.IntN(2))})
+	}
+	if maybe() {
 		list = append(list, &Retention{Addr: RetentionAddress, Raw: time.Duration(1+r.IntN(2)) * 24 * time.Hour})
 	}
 	if maybe() {

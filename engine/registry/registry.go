@@ -235,6 +235,7 @@ func (*Platform) id() uuid.UUID    { return uuid.Nil }
 func (*Retention) id() uuid.UUID   { return uuid.Nil }
 func (*Limits) id() uuid.UUID      { return uuid.Nil }
 func (*Policy) id() uuid.UUID      { return uuid.Nil }
+func (*Discovery) id() uuid.UUID   { return uuid.Nil }
 
 func (c *Customer) setAddress(a Address)  { c.Addr = a }
 func (p *Project) setAddress(a Address)   { p.Addr = a }
@@ -246,6 +247,7 @@ func (p *Platform) setAddress(a Address)  { p.Addr = a }
 func (r *Retention) setAddress(a Address) { r.Addr = a }
 func (l *Limits) setAddress(a Address)    { l.Addr = a }
 func (p *Policy) setAddress(a Address)    { p.Addr = a }
+func (d *Discovery) setAddress(a Address) { d.Addr = a }
 
 func (c *Customer) clone() Object  { return new(*c) }
 func (p *Project) clone() Object   { return new(*p) }
@@ -257,6 +259,7 @@ func (p *Platform) clone() Object  { return new(*p) }
 func (r *Retention) clone() Object { return new(*r) }
 func (l *Limits) clone() Object    { return new(*l) }
 func (p *Policy) clone() Object    { return new(*p) }
+func (d *Discovery) clone() Object { return new(*d) }
 
 func (s *Status) status() *Status { return s }
 

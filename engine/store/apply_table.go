@@ -81,6 +81,19 @@ var tables = []*table{
 		},
 	},
 	{
+		kind: registry.KindDiscovery, name: "discovery", key: []string{"id"},
+		columns: []string{"id boolean", "hold_seconds double precision", "max_devices bigint", "max_events bigint", "max_events_per_device bigint"},
+		row: func(c *copyBuffer, o registry.Object) error {
+			d := o.(*registry.Discovery)
+			c.bool(true)
+			c.seconds(d.Hold)
+			c.count(d.MaxDevices)
+			c.count(d.MaxEvents)
+			c.count(d.MaxEventsPerDevice)
+			return nil
+		},
+	},
+	{
 		kind: registry.KindCustomer, name: "customers", key: []string{"id"}, place: []string{"name"}, retired: "retired_at = now()",
 		columns: []string{
 			"id uuid", "name text", "metadata jsonb", "events_per_second double precision", "burst bigint",
@@ -394,7 +407,7 @@ func objectID(o registry.Object) string {
 		return id.String()
 	}
 	switch o.(type) {
-	case *registry.Retention, *registry.Limits, *registry.Policy:
+	case *registry.Retention, *registry.Limits, *registry.Policy, *registry.Discovery:
 		return "true"
 	}
 	return o.Address().Name()

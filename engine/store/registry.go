@@ -51,7 +51,7 @@ func loadRegistry(ctx context.Context, tx pgx.Tx) (*registry.Snapshot, error) {
 	}{
 		{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
 		{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
-		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits}, {"policy", l.loadPolicy},
+		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits}, {"policy", l.loadPolicy}, {"discovery", l.loadDiscovery},
 	} {
 		if err := step.load(); err != nil {
 			if unreadable := (*UnreadableError)(nil); errors.As(err, &unreadable) {
@@ -580,5 +580,13 @@ func (l *loader) loadLimits() error {
 func (l *loader) loadPolicy() error {
 	return l.each(`SELECT managed, managed_by, false, require_saved_plan FROM policy`, func(r row) {
 		l.objects = append(l.objects, &registry.Policy{Status: l.status(r, 0), Addr: registry.PolicyAddress, RequireSavedPlan: r.bool(3)})
+	})
+}
+
+func (l *loader) loadDiscovery() error {
+	return l.each(`SELECT managed, managed_by, false, hold_seconds, max_devices, max_events, max_events_per_device FROM discovery`, func(r row) {
+		l.objects = append(l.objects, &registry.Discovery{
+			Status: l.status(r, 0), Addr: registry.DiscoveryAddress, Hold: seconds(r.float(3)), MaxDevices: r.count(4), MaxEvents: r.count(5), MaxEventsPerDevice: r.count(6),
+		})
 	})
 }

@@ -122,6 +122,13 @@ func (e *estate) platform() {
 	if e.maybe() {
 		e.add(&registry.Policy{Addr: registry.PolicyAddress, RequireSavedPlan: e.maybe()})
 	}
+	if e.maybe() {
+		d := &registry.Discovery{Addr: registry.DiscoveryAddress, MaxDevices: e.count(2), MaxEvents: e.count(2), MaxEventsPerDevice: e.count(1)}
+		if e.maybe() {
+			d.Hold = e.span(registry.MinHold)
+		}
+		e.add(d)
+	}
 }
 
 func (e *estate) project(a registry.Address) {
