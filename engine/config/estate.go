@@ -200,6 +200,7 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 	if !l.declare(d.Device, f.origin()) {
 		return
 	}
+	declared := len(l.origins) - 1
 	l.children(b, in, func(b *block, in *each) {
 		if b.kind == "override" {
 			if o, ok := l.override(b, in); ok {
@@ -212,7 +213,6 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 		l.gateways = append(l.gateways, gateway{d.Device, ref, in})
 	}
 	f.given(d.Addr)
-	declared := len(l.origins) - 1
 	if id := d.ExternalID; id != "" {
 		if strings.TrimSpace(id) != id {
 			f.wrong("external_id", "Invalid external ID", "The external ID %s begins or ends with a space.", quote(id))
