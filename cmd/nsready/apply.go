@@ -138,16 +138,14 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 	}
 	defer db.Close()
 	execute := func(ctx context.Context, lock *store.Lock) error {
-		if saved.Plan.Registry == uuid.Nil {
-			err = firstPlan(ctx, db, saved.Plan, name)
-		} else {
-			err = db.CheckBase(ctx, saved.Plan)
+		if err := checkSaved(ctx, db, name, saved); err != nil {
+			return err
 		}
+		v, err := p.review(ctx, s, db, name, saved)
 		if err != nil {
 			return err
 		}
-		a := applyView{planView: viewPlan(saved.Plan), Version: saved.Plan.BaseVersion}
-		a.Saved = viewSaved(name, saved)
+		a := applyView{planView: v, Version: saved.Plan.BaseVersion}
 		if err := p.present(s, &a); err != nil {
 			return err
 		}
@@ -165,6 +163,19 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 			err = p.locks.hold(ctx, s, &p.target, db, "apply", execute)
 		}
 	}
+	return stalePlan(name, err)
+}
+
+// checkSaved returns an error when a saved plan is not of the registry as it is.
+func checkSaved(ctx context.Context, db *store.Store, name string, saved *registry.SavedPlan) error {
+	if saved.Plan.Registry == uuid.Nil {
+		return firstPlan(ctx, db, saved.Plan, name)
+	}
+	return db.CheckBase(ctx, saved.Plan)
+}
+
+// stalePlan says what to do when a saved plan is not of the registry as it is.
+func stalePlan(name string, err error) error {
 	var stale *store.ErrStale
 	switch {
 	case errors.As(err, &stale):
@@ -174,6 +185,24 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 		return fmt.Errorf("%s: %w. Is it the right database? -database-url, DATABASE_URL and -data say which", name, err)
 	}
 	return err
+}
+
+// review says what a saved plan does to data as it is now.
+func (p *planner) review(ctx context.Context, s *streams, db *store.Store, name string, saved *registry.SavedPlan) (v planView, err error) {
+	progress := s.progress("Looking at the data")
+	defer progress.stop()
+	current, _, err := loadRegistry(ctx, db)
+	if err != nil {
+		return v, err
+	}
+	report, err := p.look.assess(ctx, &p.target, db, current, saved.Plan)
+	if err != nil {
+		return v, err
+	}
+	saved.Plan.DataLoss = saved.Plan.DataLoss || report != nil && report.DataLoss
+	v = viewPlan(saved.Plan)
+	v.Saved, v.Impact = viewSaved(name, saved), report
+	return v, nil
 }
 
 // firstPlan readies a plan that was made for a database without tables: for this one, when there is nothing in it.

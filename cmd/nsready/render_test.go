@@ -155,7 +155,7 @@ func TestJSONIsExplained(t *testing.T) {
 	}
 	for _, v := range []any{
 		&validation{}, &linted{}, &testReport{}, &formatting{}, &explanations{}, &exportView{}, &importView{}, &sheet.Row{}, &driftView{}, &historyView{},
-		&versionView{}, &objectView{}, &diffView{}, &lockView{}, &build{}, &failure{},
+		&versionView{}, &objectView{}, &diffView{}, &lockView{}, &limitsView{}, &pendingView{}, &build{}, &failure{},
 	} {
 		fill(reflect.ValueOf(v).Elem())
 		text, err := json.Marshal(v)

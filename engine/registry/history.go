@@ -167,6 +167,9 @@ func (f Fold) relocate(r *relocation) {
 				o = &renamed
 			}
 		}
+		if d, ok := o.(*Device); ok {
+			o = r.renameGateways([]*Device{d})[0]
+		}
 		f[o.Address()] = o
 	}
 }
