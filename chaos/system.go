@@ -42,6 +42,7 @@ type System struct {
 	config  string
 	log     *os.File
 	sender  *registry.Device // whose events post sends
+	holding bool             // the declaration says that events of unknown devices are held
 
 	mu         sync.Mutex
 	ready      Ready
@@ -338,23 +339,32 @@ func (s *System) fill(ctx context.Context, i int) error {
 	return s.post(ctx, time.Now().Add(-time.Minute), 4, "{"+bulk.String()[1:]+"}")
 }
 
+// findSender finds a device whose events may be sent.
+func (s *System) findSender(ctx context.Context) error {
+	if s.sender != nil {
+		return nil
+	}
+	db, err := store.Open(ctx, s.Ready().DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	snapshot, err := db.LoadRegistry(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(snapshot.Devices, func(d *registry.Device) bool { return !d.Retired && len(d.Parameters) > 0 })
+	if i < 0 {
+		return errors.New("no device is declared")
+	}
+	s.sender = snapshot.Devices[i]
+	return nil
+}
+
 // post sends events of all that a device measures, a microsecond apart. Whoever judges the load does not look at them.
 func (s *System) post(ctx context.Context, at time.Time, count int, attributes string) error {
-	if s.sender == nil {
-		db, err := store.Open(ctx, s.Ready().DatabaseURL)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		snapshot, err := db.LoadRegistry(ctx)
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(snapshot.Devices, func(d *registry.Device) bool { return !d.Retired && len(d.Parameters) > 0 })
-		if i < 0 {
-			return errors.New("no device is declared")
-		}
-		s.sender = snapshot.Devices[i]
+	if err := s.findSender(ctx); err != nil {
+		return err
 	}
 	d := s.sender
 	var body strings.Builder
@@ -367,22 +377,63 @@ func (s *System) post(ctx context.Context, at time.Time, count int, attributes s
 		}
 		body.WriteString("]}\n")
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.Ready().Collector+"/v1/ingest", strings.NewReader(body.String()))
+	_, err := s.send(ctx, "/v1/ingest", body.String())
+	return err
+}
+
+// Discovered is how many values of a device, each of another time, discover sends; the device's external id begins with
+// DiscoveredPrefix.
+const (
+	Discovered       = 1200
+	DiscoveredPrefix = "discovered "
+)
+
+// discover sends values of a device that is not registered, so that they are held, and registers it.
+func (s *System) discover(ctx context.Context) error {
+	if err := s.findSender(ctx); err != nil {
+		return err
+	}
+	name := fmt.Sprint(DiscoveredPrefix, time.Now().UnixNano())
+	var body strings.Builder
+	for n := range Discovered {
+		fmt.Fprintf(&body, "chaos,host=%s %s=1 %d\n", strings.ReplaceAll(name, " ", `\ `), s.sender.Parameters[0], time.Now().Add(-time.Hour/2).UnixMicro()+int64(n))
+	}
+	if busy, err := s.send(ctx, "/write?precision=us", body.String()); busy || err != nil {
+		return err
+	}
+	db, err := store.Open(ctx, s.Ready().DatabaseURL)
 	if err != nil {
 		return err
+	}
+	defer db.Close()
+	current, err := db.LoadRegistry(ctx)
+	if err != nil {
+		return err
+	}
+	site := registry.Address{Kind: registry.KindSite, Path: s.sender.Addr.ParentPath()}
+	added := &registry.Device{Addr: site.Child(registry.KindDevice, name), Type: "meter", State: "active", ExternalID: name}
+	_, err = db.Apply(ctx, registry.Add(current, registry.NewSnapshot([]registry.Object{added})), store.Author{User: "chaos"})
+	return err
+}
+
+// send posts lines to the collector, and reports whether it was too busy to take them.
+func (s *System) send(ctx context.Context, path, body string) (busy bool, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.Ready().Collector+path, strings.NewReader(body))
+	if err != nil {
+		return false, err
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	busy := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
-	if err != nil || resp.StatusCode != http.StatusOK && !busy {
-		return errors.Join(fmt.Errorf("the collector answered %s: %.300s", resp.Status, text), err)
+	busy = resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
+	if err != nil || resp.StatusCode/100 != 2 && !busy {
+		return busy, errors.Join(fmt.Errorf("the collector answered %s: %.300s", resp.Status, text), err)
 	}
-	return nil
+	return busy, nil
 }
 
 // biteTimeout is for a failpoint to be reached.
@@ -398,6 +449,9 @@ func (s *System) KillAt(ctx context.Context, point string, n int) error {
 	}
 	if err == nil && strings.HasPrefix(point, "store.plan-") {
 		err = s.declare(fmt.Sprintf("customer \"%s %d\" {}\n", point, time.Now().UnixNano()))
+	}
+	if err == nil && point == "engine.replayed" && !s.holding {
+		err, s.holding = s.declare("discovery {\n}\n"), true
 	}
 	if err == nil {
 		err = s.begin(collector, fmt.Sprintf("%s=%s:%d", failpoint.Variable, point, n))
@@ -417,6 +471,8 @@ func (s *System) KillAt(ctx context.Context, point string, n int) error {
 				trouble = s.post(ctx, time.Now().AddDate(0, 0, -i), 1, "{}")
 			case strings.HasPrefix(point, "stream.purg"):
 				trouble = s.fill(ctx, i)
+			case point == "engine.replayed":
+				trouble = s.discover(ctx)
 			}
 		}
 		select {

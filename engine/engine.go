@@ -70,6 +70,7 @@ type Engine struct {
 	workers    []*worker.Worker              // one for each partition, whoever has it
 	claims     []atomic.Pointer[store.Claim] // of the workers that have one
 	rejections *rejections
+	ingest     *ingest.Service
 	registry   *prometheus.Registry
 	metrics    *metrics
 
@@ -130,7 +131,7 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 		}
 		var in api.Accepter
 		if o.Roles.Collector {
-			devices := e.newIngest()
+			devices := accepter{e.ingest, e}
 			in = devices
 			e.receiver = &mqtt.Receiver{Ingest: devices, Metrics: e.metrics.mqtt, Log: e.log.With("component", "mqtt"), Grace: answerTimeout}
 		}
@@ -162,6 +163,14 @@ func (e *Engine) newPipeline(ctx context.Context) error {
 		e.workers = append(e.workers, e.newWorker(i, n, turn))
 	}
 	e.rejections = &rejections{store: e.store, log: e.log.With("component", "ingest")}
+	e.ingest = e.newIngest()
+	if e.view.Snapshot().Discovery != nil {
+		counts, err := e.store.CountPending(ctx)
+		if err != nil {
+			return err
+		}
+		e.ingest.Pending.Settle(counts, false)
+	}
 	e.crew = newCrew(e.store, e.options.Name, e.queue.Connected, e.log.With("component", "worker"))
 	if e.options.Roles.Worker {
 		return e.crew.join(ctx)
@@ -273,11 +282,12 @@ func (a accepter) count(result ingest.Result, err error) {
 	a.e.accepted.Add(int64(result.Accepted))
 	m.queued.Add(float64(result.Accepted))
 	m.untimed.Add(float64(result.Untimed))
+	m.held.Add(float64(result.Held))
 }
 
-// newIngest makes what takes devices' events in, over whatever transport.
-func (e *Engine) newIngest() accepter {
-	return accepter{&ingest.Service{
+// newIngest makes what judges devices' events and queues them.
+func (e *Engine) newIngest() *ingest.Service {
+	return &ingest.Service{
 		Registry: e.view, Queue: e.queue, Partitions: len(e.workers),
 		Reject: func(device uuid.UUID, r *ingest.Rejection) {
 			if r.Fields > 0 { // the event itself is accepted
@@ -295,7 +305,7 @@ func (e *Engine) newIngest() accepter {
 			}
 			e.rejections.add(device, r)
 		},
-	}, e}
+	}
 }
 
 // collectorHandler serves devices, or health and metrics alone where there is no collector and in is nil.
@@ -378,6 +388,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return e.view.watch(workCtx) })
 		g.Go(func() error { return e.rejections.run(workCtx) })
 		g.Go(func() error { return e.watchHealth(workCtx) })
+		g.Go(func() error { return e.discover(running) })
 	} else {
 		close(mqttDone)
 		close(queueDone)

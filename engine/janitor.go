@@ -74,13 +74,14 @@ func (e *Engine) crowded(_ context.Context, partition int) (uint64, error) {
 	return first + uint64(math.Ceil((bytes-replayKept*limit)/bytes*frames)) - 1, nil
 }
 
-// tidyStore drops old telemetry, and old rows of the registry's audit, until ctx ends.
+// tidyStore drops old telemetry, old rows of the registry's audit and what was held for long, until ctx ends.
 func (e *Engine) tidyStore(ctx context.Context) error {
 	tick := time.NewTicker(retainInterval)
 	defer tick.Stop()
 	for {
 		e.retain(ctx)
 		e.trimAudit(ctx)
+		e.dropPending(ctx)
 		select {
 		case <-ctx.Done():
 			return nil

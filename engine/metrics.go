@@ -18,6 +18,8 @@ type metrics struct {
 	fields, untimed                prometheus.Counter // of points
 	limitedDevice, limitedCustomer prometheus.Counter // events
 	connections                    prometheus.Counter // refused
+	held                           prometheus.Counter // events
+	pending                        prometheus.Gauge   // devices
 	request                        prometheus.Histogram
 	worker                         worker.Metrics
 	mqtt                           mqtt.Metrics
@@ -40,6 +42,10 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 		refused: events.WithLabelValues("error"), dead: events.WithLabelValues("dlq"),
 		invalid: errors.WithLabelValues("validation"), unqueued: errors.WithLabelValues("queue"),
 		fields: errors.WithLabelValues("field"),
+		held: prometheus.NewCounter(prometheus.CounterOpts{Name: "nsready_held_events_total",
+			Help: "Events of unknown devices that were queued to be held."}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "nsready_pending_devices",
+			Help: "Devices that are not registered and of which events are held, a second or so old."}),
 		untimed: prometheus.NewCounter(prometheus.CounterOpts{Name: "nsready_ingest_untimed_total",
 			Help: "Points accepted without a time of their own, which got that of their receipt: sent again, they are stored again."}),
 		limitedDevice: limited.WithLabelValues("device"), limitedCustomer: limited.WithLabelValues("customer"),
@@ -61,7 +67,7 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 		Help: "Time of a worker's transaction.", Buckets: buckets})
 	gaps := prometheus.NewCounter(prometheus.CounterOpts{Name: "nsready_queue_missing_frames_total", Help: "Frames that should be in the queue and are not."})
 	letters := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ingest_dlq_total",
-		Help: "Dead letters by reason: an SQLSTATE, unknown_device, or frame for a whole frame that could not be read."}, []string{"reason"})
+		Help: "Dead letters by reason: an SQLSTATE, unknown_device, pending_device for held events, or frame for a whole frame that could not be read."}, []string{"reason"})
 	account := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "nsready_ledger_events_total",
 		Help: "Events that the workers have committed, by outcome as the database counts them: accepted, which is the sum of stored, merged, duplicate, dead and lost."}, []string{"outcome"})
 	latency := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ingest_latency_seconds",
@@ -83,7 +89,7 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
 	start := time.Now()
-	r.MustRegister(events, errors, limited, m.connections, m.untimed, m.request, m.rate, m.dbStatus, m.dbLatency, m.lastPacket, m.imbalance,
+	r.MustRegister(events, errors, limited, m.connections, m.held, m.pending, m.untimed, m.request, m.rate, m.dbStatus, m.dbLatency, m.lastPacket, m.imbalance,
 		commit, gaps, letters, account, latency,
 		m.mqtt.Connections, publishes, closed,
 		gauge("ingest_queue_depth", "Events acknowledged and not stored yet.", func() float64 { return float64(e.depth().QueueDepth) }),

@@ -218,9 +218,9 @@ func TestARegistryThatCannotBeTaken(t *testing.T) {
 	}
 	post()
 	for _, test := range []struct{ name, harm, problem, mend string }{
-		{"a column of another type", "ALTER TABLE devices ALTER reporting_interval_seconds TYPE numeric; " + touch,
-			"table devices: column reporting_interval_seconds is of type numeric, and should be float8",
-			"ALTER TABLE devices ALTER reporting_interval_seconds TYPE double precision"},
+		{"a column of another type", "ALTER TABLE devices ALTER events_per_second TYPE numeric; " + touch,
+			"table devices: column events_per_second is of type numeric, and should be float8",
+			"ALTER TABLE devices ALTER events_per_second TYPE double precision"},
 		{"a column is null", "ALTER TABLE customers DROP CONSTRAINT customers_pkey CASCADE; ALTER TABLE customers ALTER id DROP NOT NULL; INSERT INTO customers (id, name) VALUES (NULL, 'nobody')",
 			"table customers: column id is null", "DELETE FROM customers WHERE id IS NULL"},
 		{"a column is gone", "ALTER TABLE limits RENAME device_burst TO burst_of_devices; " + touch,
@@ -244,6 +244,9 @@ func TestARegistryThatCannotBeTaken(t *testing.T) {
 		{"devices are gone", "CREATE TABLE kept AS TABLE devices; DELETE FROM kept WHERE false; TRUNCATE devices CASCADE",
 			"table devices: all 4 devices are gone, and no apply did that; put them back, by an apply or from a backup",
 			"INSERT INTO devices OVERRIDING SYSTEM VALUE TABLE kept; DROP TABLE kept"},
+		{"devices are retired", "UPDATE devices SET retired_at = now()",
+			"table devices: all 4 devices are gone or retired, and no apply did that; put them back, by an apply or from a backup",
+			"UPDATE devices SET retired_at = NULL"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := s.engine.Snapshot()

@@ -91,23 +91,22 @@ func (v *view) reload(ctx context.Context) error {
 	return nil
 }
 
-// check refuses what is an accident: an apply retires devices, and when the rows of all that were in use are gone at once
-// without one, somebody emptied the wrong table. Refusing all that they send would lose it.
+// check refuses what is an accident: an apply retires devices, and when all that were in use are gone or retired at once
+// without one, somebody emptied the wrong table, or forgot a WHERE. Refusing all that they send would lose it.
 func (v *view) check(was, now *registry.Snapshot) error {
-	if was == nil || len(now.Devices) > 0 || now.Version > was.Version {
+	if was == nil || now.Version > was.Version {
 		return nil
 	}
-	used := 0
-	for _, d := range was.Devices {
-		if !d.Retired {
-			used++
-		}
-	}
-	if used == 0 {
+	used := registry.InUse(was.Devices)
+	if used == 0 || registry.InUse(now.Devices) > 0 {
 		return nil
 	}
-	return &store.UnreadableError{Table: "devices", Reason: fmt.Sprintf("all %d devices are gone, and no apply did that; "+
-		"put them back, by an apply or from a backup, or restart the service if it is meant", used)}
+	what := "gone"
+	if len(now.Devices) > 0 {
+		what = "gone or retired"
+	}
+	return &store.UnreadableError{Table: "devices", Reason: fmt.Sprintf("all %d devices are %s, and no apply did that; "+
+		"put them back, by an apply or from a backup, or restart the service if it is meant", used, what)}
 }
 
 // judge turns an error that lies in the registry itself into a *refusal, which is logged once.

@@ -66,7 +66,7 @@ func NewFleet(s *registry.Snapshot) (*Fleet, error) {
 		thresholds[t.ParameterKey] = append(thresholds[t.ParameterKey], t)
 	}
 	projects := map[string][]*series{}
-	names := map[*series]string{}
+	parameters := map[*series]*registry.Parameter{}
 	for _, p := range s.Parameters {
 		if p.Retired {
 			continue
@@ -74,7 +74,7 @@ func NewFleet(s *registry.Snapshot) (*Fleet, error) {
 		if one := newSeries(p, thresholds[p.Key]); one != nil {
 			project := p.Addr.ParentPath()
 			projects[project] = append(projects[project], one)
-			names[one] = p.Addr.Name()
+			parameters[one] = p
 		}
 	}
 	f := &Fleet{}
@@ -90,7 +90,20 @@ func NewFleet(s *registry.Snapshot) (*Fleet, error) {
 				wanted[name] = true
 			}
 			for _, one := range all {
-				if wanted[names[one]] {
+				if wanted[parameters[one].Addr.Name()] {
+					m.series = append(m.series, one)
+				}
+			}
+		}
+		if len(d.Overrides) > 0 {
+			shared := m.series
+			m.series = nil
+			for _, one := range shared {
+				p := parameters[one]
+				if own := d.OwnParameter(p); own != p {
+					one = newSeries(own, thresholds[p.Key])
+				}
+				if one != nil {
 					m.series = append(m.series, one)
 				}
 			}

@@ -53,6 +53,7 @@ func newSequence(t *testing.T, snapshot *registry.Snapshot) *Sequence {
 // same from any encoder in any order.
 func TestSequence(t *testing.T) {
 	snapshot := estate(7)
+	snapshot.Devices[0].Overrides = []registry.Override{{Parameter: "ratio", Min: registry.BoundOf(0.29)}}
 	seq := newSequence(t, snapshot)
 	last := map[uuid.UUID]time.Time{}
 	distinct := map[string]map[float64]bool{}
@@ -81,7 +82,7 @@ func TestSequence(t *testing.T) {
 		}
 		_, j := seq.Fleet.locate(n)
 		for i, m := range e.Metrics {
-			p := snapshot.Parameter(m.Key)
+			p := device.OwnParameter(snapshot.Parameter(m.Key))
 			s := seq.Fleet.members[j].series[i]
 			grid := seq.pick(seq.seed(), n, s, i)
 			if p == nil || p.Addr.ParentPath() != "acme/mill" || m.Quality != 192 || math.Float64bits(m.Value) != math.Float64bits(s.value(grid)) {

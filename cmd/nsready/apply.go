@@ -138,15 +138,19 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 	}
 	defer db.Close()
 	execute := func(ctx context.Context, lock *store.Lock) error {
-		if err := verify(ctx, s, db, saved.Plan, name); err != nil {
+		v, err := p.review(ctx, s, db, name, saved)
+		if err != nil {
 			return err
 		}
-		a := applyView{planView: viewPlan(saved.Plan), Version: saved.Plan.BaseVersion}
-		a.Saved = viewSaved(name, saved)
+		a := applyView{planView: v, Version: saved.Plan.BaseVersion}
 		if err := p.present(s, &a); err != nil {
 			return err
 		}
-		return p.execute(ctx, s, lock, &a, p.why.of("")) // of which commit the plan was made is not known here
+		by := p.why.of("")
+		if isCommit(saved.Commit) { // CI may have gone on since
+			by.Commit = saved.Commit
+		}
+		return p.execute(ctx, s, lock, &a, by)
 	}
 	err = p.locks.hold(ctx, s, &p.target, db, "apply", execute)
 	if errors.Is(err, store.ErrNoSchema) {
@@ -156,6 +160,11 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 			err = p.locks.hold(ctx, s, &p.target, db, "apply", execute)
 		}
 	}
+	return stalePlan(name, err)
+}
+
+// stalePlan says what to do when a saved plan is not of the registry as it is.
+func stalePlan(name string, err error) error {
 	var stale *store.ErrStale
 	switch {
 	case errors.As(err, &stale):
@@ -167,13 +176,15 @@ func (p *planner) applySaved(ctx context.Context, s *streams, f *flags, name str
 	return err
 }
 
-// verify refuses a saved plan that the registry as it is does not lead to: its file is not sealed with a secret.
-func verify(ctx context.Context, s *streams, db *store.Store, plan *registry.Plan, name string) error {
+// review checks that the registry as it is leads to a saved plan, whose file is not sealed with a secret, and says what the plan does
+// to data as it is now.
+func (p *planner) review(ctx context.Context, s *streams, db *store.Store, name string, saved *registry.SavedPlan) (v planView, err error) {
 	progress := s.progress("Reading the registry")
 	defer progress.stop()
+	plan := saved.Plan
 	if plan.Registry != uuid.Nil {
 		if err := db.CheckBase(ctx, plan); err != nil {
-			return err
+			return v, err
 		}
 	}
 	current, err := db.LoadRegistry(ctx)
@@ -181,12 +192,20 @@ func verify(ctx context.Context, s *streams, db *store.Store, plan *registry.Pla
 		err = firstPlan(current, plan, name)
 	}
 	if err != nil {
-		return err
+		return v, err
 	}
 	if err := plan.Verify(current); err != nil {
-		return fmt.Errorf("%s: %w.\nMake the plan again: nsready plan -out %s", name, err, shellQuote(name))
+		return v, fmt.Errorf("%s: %w.\nMake the plan again: nsready plan -out %s", name, err, shellQuote(name))
 	}
-	return nil
+	progress.now("Looking at the data")
+	report, err := p.look.assess(ctx, &p.target, db, current, plan)
+	if err != nil {
+		return v, err
+	}
+	plan.DataLoss = plan.DataLoss || report != nil && report.DataLoss
+	v = viewPlan(plan)
+	v.Saved, v.Impact = viewSaved(name, saved), report
+	return v, nil
 }
 
 // firstPlan readies a plan that was made for a database without tables: for this one, when there is nothing in it.
@@ -244,10 +263,13 @@ func (p *planner) execute(ctx context.Context, s *streams, lock *store.Lock, a *
 	}
 	p.lines.applying("apply_complete", "", len(a.Changes), begun, fmt.Sprintf("Registry version %d is made", version))
 	a.Version, a.Applied = version, !a.Empty()
-	if err := p.end(s, a); err != nil || context.Cause(ctx) != errInterrupted {
-		return err
+	if err := p.end(s, a); err != nil {
+		return fmt.Errorf("the plan is applied, and the registry at version %d; saying so: %w", version, err)
 	}
-	return exit(exitInterrupted)
+	if context.Cause(ctx) == errInterrupted {
+		return exit(exitInterrupted)
+	}
+	return nil
 }
 
 // applyPlan executes a plan and returns the registry's version after it. doing is as "Applying", for who waits; step, if any, is

@@ -47,6 +47,8 @@ customer "a" {
 limits {
   connections = 5
 }
+discovery {
+}
 platform "disk_usage" {
   warning = "10%"
 }
@@ -63,7 +65,11 @@ customer "a" {
     site "s" {
       location = { changed = true }
       device "d" {
-        type = "meter"
+        type    = "meter"
+        gateway = "new"
+        override "v" {
+          max = 5
+        }
       }
       device "new" {
         type        = "meter"
@@ -166,7 +172,7 @@ func TestApplyKilledAtEachStep(t *testing.T) {
 			times++
 		}
 		t.Logf("killed %d times at %s", times, name)
-		const tables = 10
+		const tables = 11
 		if want := map[bool]int{true: tables, false: 1}[strings.HasPrefix(name, "store.plan-table")]; times != want {
 			t.Errorf("%s was hit %d times, want %d", name, times, want)
 		}

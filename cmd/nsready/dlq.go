@@ -13,7 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/store"
+	"github.com/nsready/nsready/engine/telemetry"
 )
 
 // dlqCommands are the subcommands of dlq, in the order of its help.
@@ -69,6 +71,11 @@ func (w *letterWhere) String() string { return w.text }
 
 func (w *letterWhere) Set(text string) error {
 	w.text, w.filter = text, store.LetterFilter{}
+	return eachCondition(text, w.condition)
+}
+
+// eachCondition reads conditions KEY=VALUE with commas between them, each key once; a value may stand in double quotes.
+func eachCondition(text string, take func(key, value string) error) error {
 	seen := map[string]bool{}
 	for rest := text; ; {
 		key, value, ok := strings.Cut(rest, "=")
@@ -97,7 +104,7 @@ func (w *letterWhere) Set(text string) error {
 		if value == "" {
 			return fmt.Errorf("%s has no value", key)
 		}
-		if err := w.condition(key, value); err != nil {
+		if err := take(key, value); err != nil {
 			return err
 		}
 		if rest == "" {
@@ -206,6 +213,8 @@ func letterDevice(l *store.Letter) string {
 	switch {
 	case l.Device != "":
 		return clean(l.Device)
+	case l.Pending != "":
+		return clean(l.Pending)
 	case l.DeviceID != nil:
 		return l.DeviceID.String()
 	}
@@ -474,6 +483,11 @@ func (r *replay) batch(ctx context.Context, list []store.Letter) (taken int, err
 	var sent []*store.Letter
 	for i := range list {
 		l := &list[i]
+		if l.Reason == telemetry.PendingDevice {
+			r.keep(l, l.Reason, "Its device is not registered; once it is, the event is replayed without this command.")
+			taken++
+			continue
+		}
 		line, err := replayLine(l)
 		if err != nil {
 			r.keep(l, "not_an_event", err.Error())
@@ -540,6 +554,11 @@ func replayLine(l *store.Letter) ([]byte, error) {
 	if _, ok := event["frame"]; ok {
 		return nil, errors.New("it is a whole frame that could not be read: there are no events to send")
 	}
+	if _, ok := event["device"]; ok {
+		if err := replayPoint(l, event); err != nil {
+			return nil, err
+		}
+	}
 	delete(event, "received_at")
 	if string(event["event_id"]) == `""` {
 		delete(event, "event_id")
@@ -547,6 +566,34 @@ func replayLine(l *store.Letter) ([]byte, error) {
 	event["project_id"] = json.RawMessage(strconv.Quote(l.ProjectID.String()))
 	event["site_id"] = json.RawMessage(strconv.Quote(l.SiteID.String()))
 	return json.Marshal(event)
+}
+
+// replayPoint makes an event of what was a point, whose keys are names of fields.
+func replayPoint(l *store.Letter, event map[string]json.RawMessage) error {
+	if l.DeviceID == nil {
+		return errors.New("the letter does not tell the device's id")
+	}
+	var metrics []map[string]json.RawMessage
+	if err := json.Unmarshal(event["metrics"], &metrics); err != nil {
+		return fmt.Errorf("the letter holds no event: %w", err)
+	}
+	for _, m := range metrics {
+		var name string
+		if err := json.Unmarshal(m["parameter_key"], &name); err != nil {
+			return fmt.Errorf("the letter holds no event: %w", err)
+		}
+		key, err := json.Marshal(registry.ParameterKey(l.ProjectID, name))
+		if err != nil {
+			return err
+		}
+		m["parameter_key"] = key
+	}
+	delete(event, "device")
+	delete(event, "measurement")
+	event["device_id"] = json.RawMessage(strconv.Quote(l.DeviceID.String()))
+	var err error
+	event["metrics"], err = json.Marshal(metrics)
+	return err
 }
 
 // refusal is why the collector does not take an event.

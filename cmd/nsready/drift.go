@@ -202,7 +202,7 @@ func printDriftEntries(out *bytes.Buffer, paint func(color, string) string, drif
 		}
 		out.WriteByte('\n')
 		for _, f := range d.Fields {
-			fmt.Fprintf(out, "      %s: %s -> %s\n", f.Name, showValue(f.Before), showValue(f.After))
+			fmt.Fprintf(out, "      %s: %s -> %s\n", clean(f.Name), showValue(f.Before), showValue(f.After))
 		}
 	}
 	if n := len(drift) - most; n > 0 {

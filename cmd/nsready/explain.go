@@ -10,6 +10,7 @@ import (
 	"github.com/nsready/nsready/engine/config"
 	"github.com/nsready/nsready/engine/ingest"
 	"github.com/nsready/nsready/engine/mqtt"
+	"github.com/nsready/nsready/engine/telemetry"
 )
 
 // Where a code comes from.
@@ -67,7 +68,7 @@ var answers = []explanation{
 	{Code: ingest.CodeStringTooLong, Summary: "A text too long", Text: "Texts, names and keys have limits; the message names the one that was exceeded."},
 	{Code: ingest.CodeControlCharacter, Summary: "A control character", Text: "Names and keys must not contain characters that can't be seen, and no text the character U+0000."},
 	{Code: ingest.CodeTooManyEvents, Summary: "Too many events", Text: "A body may carry 10,000 events. Send the rest in another."},
-	{Code: ingest.CodeUnknownDevice, Summary: "The device is not registered", Text: "No device has this UUID, or, in bodies of points, this external id. Declare it and run nsready apply; ingest knows it within a second. A device that was renamed or moved without a moved block is another one, with another UUID."},
+	{Code: ingest.CodeUnknownDevice, Summary: "The device is not registered", Text: "No device has this UUID, or, in bodies of points, this external id. Declare it and run nsready apply; ingest knows it within a second. With a discovery block in the declaration such events are held until then, as many as it says. A device that was renamed or moved without a moved block is another one, with another UUID."},
 	{Code: ingest.CodeDeviceRetired, Summary: "The device is retired", Text: "The device left the declaration. Its history stays; declare it again at the same address and it may send again."},
 	{Code: ingest.CodeProjectMismatch, Summary: "Another project's device", Text: "The device belongs to another project than project_id says. Was the device moved, or its configuration copied from another?"},
 	{Code: ingest.CodeSiteMismatch, Summary: "Another site's device", Text: "The device belongs to another site than site_id says. Was the device moved, or its configuration copied from another?"},
@@ -104,6 +105,7 @@ var answers = []explanation{
 	{Code: mqtt.CodeValueInvalid, Summary: "The payload is no value", Text: "The topic of a single parameter takes a number, true or false."},
 
 	{Code: "unknown_device", From: fromDeadLetter, Summary: "The device was deleted meanwhile", Text: "The event was acknowledged, and SQL deleted its device before it was stored. When the device is back: nsready dlq replay -where reason=unknown_device"},
+	{Code: telemetry.PendingDevice, From: fromDeadLetter, Summary: "The device is not registered yet", Text: "The declaration has a discovery block, and the event is held until its device is registered: it is replayed by itself then, or dropped after the time of hold. nsready devices pending lists such devices."},
 	{Code: "attributes", From: fromDeadLetter, Summary: "The attributes do not fit", Text: "The attributes of the event are not one for each of its metrics. What ingest accepts is not like that: the frame was written by another program."},
 	{Code: "frame", From: fromDeadLetter, Summary: "A frame that can't be read", Text: "A frame of the queue was damaged, by the disk or memory. The letter holds its bytes and how many events its header tells of; it can't be replayed."},
 	{Code: "22…", From: fromDeadLetter, Summary: "PostgreSQL refuses the data", Text: "The reason is a SQLSTATE of class 22, data exception: a value does not fit its column (PostgreSQL documentation, appendix A). nsready dlq show tells the message."},
@@ -202,7 +204,10 @@ func printExplanation(out *bytes.Buffer, e explanation) {
 		}
 		fmt.Fprintf(out, "\n%s:\n\n", example.title)
 		for line := range strings.Lines(example.src) {
-			fmt.Fprintf(out, "    %s", line)
+			if line != "\n" {
+				out.WriteString("    ")
+			}
+			out.WriteString(line)
 		}
 	}
 }

@@ -13,10 +13,10 @@ import (
 func TestEveryAnswerIsExplained(t *testing.T) {
 	forms := map[string]*regexp.Regexp{
 		fromCollector:  regexp.MustCompile(`Code[A-Z]\w* *= "(\w+)"|httpError\{http\.\w+, "(\w+)"|UnavailableError\{Code: "(\w+)"|q\.refuse\([^"\n]*, "(\w+)"`),
-		fromDeadLetter: regexp.MustCompile(`RejectedError\{Reason: "(\w+)"|reasonFrame *= "(\w+)"`),
+		fromDeadLetter: regexp.MustCompile(`RejectedError\{Reason: "(\w+)"|reasonFrame *= "(\w+)"|PendingDevice *= "(\w+)"`),
 	}
 	found := map[string]bool{"22…" + fromDeadLetter: true, "23…" + fromDeadLetter: true} // of asRejected in engine/store
-	for _, dir := range []string{"api", "ingest", "mqtt", "store", "stream", "worker"} {
+	for _, dir := range []string{"api", "ingest", "mqtt", "store", "stream", "telemetry", "worker"} {
 		paths, err := filepath.Glob(filepath.Join("../../engine", dir, "*.go"))
 		if err != nil || len(paths) == 0 {
 			t.Fatalf("no source in %s: %v", dir, err)

@@ -53,7 +53,7 @@ func (r *liveRegistry) sql(statement string) {
 
 func (r *liveRegistry) empty() {
 	r.Helper()
-	r.sql(`TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, registry_versions CASCADE`)
+	r.sql(`TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, discovery, registry_versions CASCADE`)
 }
 
 func (r *liveRegistry) load() *registry.Snapshot {

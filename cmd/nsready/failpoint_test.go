@@ -129,9 +129,36 @@ func TestKillsAtFailpoints(t *testing.T) {
 				t.Errorf("the promise is broken: %+v\nlogged: %s, %v", r, text, err)
 			}
 			t.Logf("%+v of %+v", r.Load.Values, r.Load.Answers)
+			if name == "engine.replayed" {
+				replayed(t, s.Ready().DatabaseURL)
+			}
 		})
 	}
 	if text, err := os.ReadFile(s.Log()); err != nil || strings.Contains(string(text), "panic: ") {
 		t.Errorf("logged: %s, %v", text, err)
 	}
+}
+
+// replayed waits until the values of discovered devices are stored, and expects each once.
+func replayed(t *testing.T, url string) {
+	t.Helper()
+	db, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(t.Context())
+	var devices, complete, rows, again int
+	until(t, "what was held to be stored", time.Minute, func() bool {
+		err := db.QueryRow(t.Context(), `SELECT count(*), count(*) FILTER (WHERE n = $1), coalesce(sum(n), 0), (SELECT coalesce(sum(duplicate), 0) FROM ledger)
+			FROM (SELECT d.id, (SELECT count(*) FROM ingest_events e WHERE e.device_id = d.id) AS n FROM devices d WHERE external_id LIKE $2 || '%') AS of_each`,
+			chaos.Discovered, chaos.DiscoveredPrefix).Scan(&devices, &complete, &rows, &again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return devices > 0 && devices == complete
+	})
+	if again == 0 {
+		t.Error("nothing was replayed twice: the kill did not come between the acknowledgement and what follows from it")
+	}
+	t.Logf("%d values of %d devices, %d were replayed again", rows, devices, again)
 }

@@ -224,7 +224,7 @@ type diffView struct {
 func runDiff(ctx context.Context, s *streams, args []string) error {
 	f := newFlags(s, "diff [flags] REV REV", `
 Show what differs between two versions of the registry. A REV is the number of a version, 0 for nothing, or live for what
-nsready manages in the registry as it is now. 'nsready history' lists the versions.
+nsready manages in the registry as it is now. 'nsready history' lists the versions. What was moved is shown as moved.
 The exit code is 0 when they are the same, 2 when they differ, and 1 when that could not be found out.
 
 Example:
@@ -256,7 +256,7 @@ Example:
 			return err
 		}
 	}
-	v := diffView{FormatVersion: formatVersion, From: rest[0], To: rest[1], Changes: append([]registry.Change{}, registry.Between(states[0], states[1])...)}
+	v := diffView{FormatVersion: formatVersion, From: rest[0], To: rest[1], Changes: append([]registry.Change{}, registry.TellMoves(registry.Between(states[0], states[1]))...)}
 	v.Summary = viewPlan(&registry.Plan{Changes: v.Changes}).Summary
 	if *asJSON {
 		err = writeJSON(s.stdout, v)

@@ -22,6 +22,11 @@ type impactOptions struct {
 
 func (o *impactOptions) register(f *flags) {
 	f.BoolVar(&o.on, "impact", true, "look at what the changes do to stored data, the disk and alerts")
+	o.registerHow(f)
+}
+
+// registerHow registers all but whether to look.
+func (o *impactOptions) registerHow(f *flags) {
 	f.StringVar(&o.backtest, "backtest", "30d", "how much history thresholds and parameters are tried on: a `time` such as 90m, 24h or 30d")
 	f.DurationVar(&o.limit, "impact-time", 5*time.Second, "the most `time` to look; the plan says what there was no time for")
 	f.Var(&o.disk, "disk", "what the database may grow to, a `size` such as 500GB, to tell when it is full\n(default the free space below -data, when 'nsready up' runs the database there)")

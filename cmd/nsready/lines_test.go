@@ -39,7 +39,7 @@ func TestLinesSchema(t *testing.T) {
 			End: &position{3, 9, 28}, Snippet: "    volt = 1", context: `device "press-01"`, offset: 20})
 		begun := time.Now()
 		err := errors.Join(w.plan(v, []veto{{"drift", "1 object changed outside nsready"}}))
-		w.saved(&savedView{"estate.plan", "v1.2.3", "pat@press-pc", time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)})
+		w.saved(&savedView{"estate.plan", "v1.2.3", "pat@press-pc", "", time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)})
 		w.applying("apply_start", "", 1, begun, "Applying 1 object in one transaction")
 		time.Sleep(1500 * time.Millisecond)
 		w.applying("apply_progress", registry.KindDevice, 1, begun, "Applying 1 device")

@@ -49,6 +49,7 @@ var commands = []command{
 	{"diff", "show what differs between two versions of the registry", runDiff},
 	{"rollback", "make the registry again what a version declared", runRollback},
 	{"purge", "remove retired objects for good", runPurge},
+	{"limits", "show which limits hold for a device, and who comes nearest to its own", runLimits},
 	{"lock", "show who is writing the registry", runLock},
 	{"force-unlock", "release the registry's lock, whoever holds it", runForceUnlock},
 	{"up", "run everything on this machine", runUp},
@@ -56,6 +57,7 @@ var commands = []command{
 	{"health", "ask a running service how it is", runHealth},
 	{"load", "send telemetry at a rate and verify what is stored", runLoad},
 	{"ledger", "show what became of every acknowledged event", runLedger},
+	{"devices", "list stale series and silent gateways, and devices that are not registered", runDevices},
 	{"dlq", "list, show, replay and purge dead letters", runDLQ},
 	{"explain", "explain the code of an error, finding or refusal", runExplain},
 	{"ci", "print a pipeline for GitHub or GitLab", runCI},
@@ -69,7 +71,7 @@ var groups = []struct {
 }{
 	{"Declare what exists", []string{"validate", "lint", "test", "fmt", "plan", "show", "apply", "export", "import"}},
 	{"Run the service", []string{"up", "serve"}},
-	{"Look", []string{"drift", "history", "diff", "health", "ledger", "lock", "load"}},
+	{"Look", []string{"drift", "history", "diff", "health", "ledger", "devices", "limits", "lock", "load"}},
 	{"Recover", []string{"rollback", "purge", "dlq", "force-unlock"}},
 	{"This program", []string{"explain", "ci", "completion", "version"}},
 }

@@ -94,7 +94,8 @@ Example:
 	v.FailedOn = failedOn(refused)
 	if *out != "" {
 		saved := &registry.SavedPlan{
-			Plan: v.Plan, Tool: thisBuild().Version, MaxDestroy: p.maxDestroy.text, Author: author().String(), Created: time.Now().UTC().Truncate(time.Second),
+			Plan: v.Plan, Tool: thisBuild().Version, MaxDestroy: p.maxDestroy.text, Author: author().String(),
+			Commit: commitOf(p.config), Created: time.Now().UTC().Truncate(time.Second),
 		}
 		if err := savePlan(*out, saved); err != nil {
 			return err

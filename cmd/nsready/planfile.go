@@ -17,6 +17,7 @@ type savedView struct {
 	File        string    `json:"file"`
 	ToolVersion string    `json:"tool_version"`
 	Author      string    `json:"author"`
+	Commit      string    `json:"commit,omitempty"`
 	Created     time.Time `json:"created"`
 }
 
@@ -86,5 +87,5 @@ func readPlan(name string) (*registry.SavedPlan, error) {
 }
 
 func viewSaved(name string, p *registry.SavedPlan) *savedView {
-	return &savedView{File: name, ToolVersion: p.Tool, Author: p.Author, Created: p.Created}
+	return &savedView{File: name, ToolVersion: p.Tool, Author: p.Author, Commit: p.Commit, Created: p.Created}
 }

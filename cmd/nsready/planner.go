@@ -270,12 +270,12 @@ func (p *planner) judge(plan *registry.Plan) (list []veto) {
 		}
 	}
 	if most := p.maxDestroy.of(plan.Managed); destroys > most {
-		limit := fmt.Sprintf("-max-destroy=%s allows %d", p.maxDestroy.text, most)
+		limit := fmt.Sprintf("-max-destroy=%s allows %s", p.maxDestroy.text, grouped(most))
 		if p.maxDestroy.text == "" {
-			limit = fmt.Sprintf("%d are allowed (10, or 5%% where that is more)", most)
+			limit = fmt.Sprintf("%s are allowed (10, or 5%% where that is more)", grouped(most))
 		}
-		list = append(list, veto{"max-destroy", fmt.Sprintf("it destroys %s of %d that are managed, and %s; to allow them: -max-destroy=%d",
-			objects(destroys), plan.Managed, limit, destroys)})
+		list = append(list, veto{"max-destroy", fmt.Sprintf("it destroys %s of %s that are managed, and %s; to allow them: -max-destroy=%d",
+			objects(destroys), grouped(plan.Managed), limit, destroys)})
 	}
 	return list
 }

@@ -87,7 +87,14 @@ Example:
 		if err := ask.approve(ctx, s, "\nDo you want nsready to remove this for good? It cannot be undone.", *asJSON); err != nil {
 			return err
 		}
-		if v.Version, err = applyPlan(ctx, s, lock, "Purging", v.Plan, why.of(""), nil); err != nil {
+		by := why.of("")
+		if by.Message == "" {
+			by.Message = "purge of " + addresses[0].String()
+			if more := len(addresses) - 1; more > 0 {
+				by.Message += fmt.Sprintf(" and %d more", more)
+			}
+		}
+		if v.Version, err = applyPlan(ctx, s, lock, "Purging", v.Plan, by, nil); err != nil {
 			return err
 		}
 		v.Applied = true

@@ -108,7 +108,9 @@ func printPlan(w io.Writer, v planView, expand bool) error {
 		fmt.Fprintf(&out, "%s, nsready will:\n\n", base)
 		printChanges(&out, paint, v, expand)
 		fmt.Fprintf(&out, "\nPlan: %s.\n", v.Summary.todo())
-		printImpacts(&out, v.Impact)
+		if printImpacts(&out, v.Impact); v.Impact == nil && v.DataLoss {
+			fmt.Fprintln(&out, "Data: stored telemetry is lost; -impact says how much.")
+		}
 	}
 	printOwnership(&out, paint, v.Plan)
 	printLeftOut(&out, v.Plan)
@@ -326,7 +328,7 @@ func printField(out *bytes.Buffer, action registry.Action, f registry.FieldChang
 	if action != registry.Create {
 		value = showValue(f.Before) + " -> " + value
 	}
-	fmt.Fprintf(out, "      %s: %s%s\n", f.Name, value, rest)
+	fmt.Fprintf(out, "      %s: %s%s\n", clean(f.Name), value, rest)
 }
 
 // counted counts objects of a kind in words.
@@ -346,6 +348,8 @@ func nouns(kind registry.Kind) string {
 		return "limits"
 	case registry.KindPolicy:
 		return "policy settings"
+	case registry.KindDiscovery:
+		return "discovery"
 	}
 	return string(kind) + "s"
 }

@@ -100,7 +100,7 @@ func TestPlanJSONSchema(t *testing.T) {
 					Protected: []registry.Protected{{Address: device, Reason: "prevent_destroy"}}, Conflicts: []registry.Conflict{{Address: site, Owner: "utilities"}},
 				},
 				summary{Import: 0, Move: 1, Add: 1, Change: 1, Destroy: 2}, nil, []string{"destroy", "max-destroy"},
-				&savedView{"estate.plan", "v1.2.3", "pat@press-pc", time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)},
+				&savedView{"estate.plan", "v1.2.3", "pat@press-pc", "", time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)},
 				[]driftEntry{{
 					Drifted: registry.Drifted{Kind: registry.EditedByHand, Address: device, Fields: []registry.FieldChange{{Name: "type", Before: "meter", After: "sensor"}}},
 					By:      &store.Touch{At: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Who: "raj", Via: "psql from 10.0.0.7", Op: "update"},
@@ -155,7 +155,7 @@ func TestJSONIsExplained(t *testing.T) {
 	}
 	for _, v := range []any{
 		&validation{}, &linted{}, &testReport{}, &formatting{}, &explanations{}, &exportView{}, &importView{}, &sheet.Row{}, &driftView{}, &historyView{},
-		&versionView{}, &objectView{}, &diffView{}, &lockView{}, &build{}, &failure{},
+		&versionView{}, &objectView{}, &diffView{}, &lockView{}, &limitsView{}, &pendingView{}, &build{}, &failure{},
 	} {
 		fill(reflect.ValueOf(v).Elem())
 		text, err := json.Marshal(v)

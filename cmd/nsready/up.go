@@ -532,7 +532,7 @@ func (m *machine) show(ctx context.Context) error {
 			line, n := "", 0
 			for len(newest) > 0 && newest[0].Device == device {
 				if r := newest[0]; r.Value != nil && n < parameters {
-					line += fmt.Sprintf("  %s %.5g %s", r.Parameter, *r.Value, r.Unit)
+					line += fmt.Sprintf("  %s %s %s", r.Parameter, shownValue(*r.Value, r.Precision), r.Unit)
 					n++
 				}
 				newest = newest[1:]
@@ -540,6 +540,14 @@ func (m *machine) show(ctx context.Context) error {
 			m.say("  %-50s%s", device, line)
 		}
 	}
+}
+
+// shownValue writes a value for people, with the decimals of its parameter where it declares them.
+func shownValue(v float64, precision *int) string {
+	if precision == nil || math.Abs(v) >= 1e15 {
+		return strconv.FormatFloat(v, 'g', 5, 64)
+	}
+	return strconv.FormatFloat(v, 'f', *precision, 64)
 }
 
 // stop stops what start started.

@@ -289,6 +289,21 @@ func TestDemoValuesArrive(t *testing.T) {
 	}
 }
 
+func TestShownValue(t *testing.T) {
+	two, none := 2, 0
+	for _, test := range []struct {
+		value     float64
+		precision *int
+		want      string
+	}{
+		{230.456789, nil, "230.46"}, {1234567, nil, "1.2346e+06"}, {230.456, &two, "230.46"}, {230, &two, "230.00"}, {0.5, &none, "0"}, {1234567, &none, "1234567"}, {1e300, &two, "1e+300"},
+	} {
+		if got := shownValue(test.value, test.precision); got != test.want {
+			t.Errorf("%v is shown as %s, want %s", test.value, got, test.want)
+		}
+	}
+}
+
 // TestSimulatedValuesArrive is what make run shows.
 func TestSimulatedValuesArrive(t *testing.T) {
 	_, r := up(t, filepath.Join(t.TempDir(), "data"), "-simulate")

@@ -205,10 +205,12 @@ func writeQueued(w http.ResponseWriter, result ingest.Result, out []byte) []byte
 	out = append(out, `{"status":"queued","trace_id":"`...)
 	out = appendUUID(out)
 	if !result.Batch {
-		out = append(out, `"}`...)
+		out = append(out, '"')
+		out = append(appendHeld(out, result.Held), '}')
 	} else {
 		out = append(out, `","accepted":`...)
 		out = strconv.AppendInt(out, int64(result.Accepted), 10)
+		out = appendHeld(out, result.Held)
 		out = append(out, `,"rejected":`...)
 		out = strconv.AppendInt(out, int64(result.Rejected), 10)
 		out = append(out, `,"errors":`...)
@@ -225,6 +227,14 @@ func writeQueued(w http.ResponseWriter, result ingest.Result, out []byte) []byte
 	w.Header()["Content-Type"] = contentJSON
 	w.Write(out)
 	return out
+}
+
+// appendHeld appends how many of the accepted events wait for their devices, when there are some.
+func appendHeld(out []byte, n int) []byte {
+	if n == 0 {
+		return out
+	}
+	return strconv.AppendInt(append(out, `,"held":`...), int64(n), 10)
 }
 
 var contentJSON = []string{"application/json"}

@@ -64,6 +64,7 @@ var schemas = map[string]*hcl.BodySchema{
 	"validation": validationSchema,
 	"limits":     limitsSchema,
 	"policy":     policySchema,
+	"discovery":  discoverySchema,
 	"platform":   platformSchema,
 	"template":   templateSchema,
 	"parameter":  parameterSchema,
@@ -72,6 +73,7 @@ var schemas = map[string]*hcl.BodySchema{
 	"project":    projectSchema,
 	"site":       siteSchema,
 	"device":     deviceSchema,
+	"override":   overrideSchema,
 
 	"declaration": declarationSchema,
 	"moved":       movedSchema,

@@ -61,7 +61,7 @@ func Load(path string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagn
 func (l *loader) load(path string, inputs ...Input) (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return l.refuse("Declaration not readable", "%s: %s.", path, reason(err))
+		return l.refuse("Declaration not readable", "%s: %s.%s", path, reason(err), beside(path, err))
 	}
 	dir, names := filepath.Dir(path), []string{path}
 	if info.IsDir() {
@@ -143,6 +143,20 @@ func declarations(entries []fs.DirEntry) (names []string) {
 		}
 	}
 	return names
+}
+
+// beside says what a directory has in the place of a declaration that is not there, "" when there is nothing.
+func beside(path string, err error) string {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	dir := filepath.Dir(path)
+	entries, err := os.ReadDir(dir)
+	names := declarations(entries)
+	if err != nil || len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" There is %s; -config %s takes all *.hcl files of the directory as one declaration.", filepath.Join(dir, names[0]), dir)
 }
 
 // readRegular reads a file that is neither a directory nor something whose reading could block or never end.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/nsready/nsready/engine/registry"
@@ -161,15 +162,16 @@ func (l *loader) site(b *block, in *each, p *project) {
 }
 
 var deviceSchema = &hcl.BodySchema{
-	Attributes: attributes("type", "for_each", "name", "external_id", "status", "interval", "template", "parameters"),
-	Blocks:     []hcl.BlockHeaderSchema{{Type: "limits"}, {Type: "lifecycle"}},
+	Attributes: attributes("type", "for_each", "name", "id", "external_id", "status", "gateway", "interval", "template", "parameters"),
+	Blocks:     append(labelled("override"), hcl.BlockHeaderSchema{Type: "limits"}, hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
-// device is a device whose template and parameters are yet to be resolved.
+// device is a device whose template, parameters and overrides are yet to be resolved.
 type device struct {
 	*registry.Device
 	template   reference
 	parameters []reference
+	overrides  []override
 	in         *each
 }
 
@@ -198,8 +200,19 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 	if !l.declare(d.Device, f.origin()) {
 		return
 	}
-	p.devices = append(p.devices, d)
 	declared := len(l.origins) - 1
+	l.children(b, in, func(b *block, in *each) {
+		if b.kind == "override" {
+			if o, ok := l.override(b, in); ok {
+				d.overrides = append(d.overrides, o)
+			}
+		}
+	})
+	p.devices = append(p.devices, d)
+	if ref := f.reference("gateway"); ref.name != "" {
+		l.gateways = append(l.gateways, gateway{d.Device, ref, in})
+	}
+	f.given(d.Addr)
 	if id := d.ExternalID; id != "" {
 		if strings.TrimSpace(id) != id {
 			f.wrong("external_id", "Invalid external ID", "The external ID %s begins or ends with a space.", quote(id))
@@ -210,6 +223,25 @@ func (l *loader) device(b *block, in *each, site registry.Address, p *project) {
 		}
 		l.external[id] = int32(declared)
 	}
+}
+
+// given reads the id that a device has already, which does not follow from its address.
+func (f fields) given(a registry.Address) {
+	v, ok := f.value("id")
+	if !ok {
+		return
+	}
+	text, _ := v.(string)
+	id, err := uuid.Parse(text)
+	if err != nil || len(text) != 36 || id == uuid.Nil {
+		f.wrong("id", "Invalid ID", "id is the UUID by which the device sends, such as \"7d444840-9dc0-11d1-b245-5ffdce74fad2\"; this is %s.", describe(v))
+		return
+	}
+	if first, twice := f.l.own.given[id]; twice {
+		f.wrong("id", "Duplicate ID", "%s, declared at %s, has the id %s already.", first.To, first.Place, id)
+		return
+	}
+	f.l.own.given[id] = registry.Given{To: a, ID: id, Place: placeOf(f.b.attrs["id"].Expr.Range())}
 }
 
 // resolve gives a project its parameters, and its devices theirs.
@@ -283,8 +315,9 @@ func (l *loader) resolve(p *project) {
 			slices.Sort(d.Parameters)
 			d.Parameters = slices.Compact(d.Parameters)
 		}
+		l.resolveOverrides(p, d, byShort, byName)
 		if d.Interval == 0 {
-			d.Interval = smallestInterval(d.Parameters, byShort)
+			d.Interval = smallestInterval(d.Device, byShort)
 		}
 	}
 }
@@ -298,12 +331,16 @@ func shortNames(t *template) []string {
 	return names
 }
 
-// smallestInterval returns how often a device with these parameters sends, or 0 when none of them says.
-func smallestInterval(names []string, byShort map[string]*parameter) time.Duration {
+// smallestInterval returns how often a device sends by its parameters and overrides, or 0 when none of them says.
+func smallestInterval(d *registry.Device, byShort map[string]*parameter) time.Duration {
 	var least time.Duration
-	for _, name := range names {
-		if p := byShort[name]; p != nil && p.proto.Interval > 0 && (least == 0 || p.proto.Interval < least) {
-			least = p.proto.Interval
+	for _, name := range d.Parameters {
+		interval := d.Override(name).Interval
+		if p := byShort[name]; p != nil && interval == 0 {
+			interval = p.proto.Interval
+		}
+		if interval > 0 && (least == 0 || interval < least) {
+			least = interval
 		}
 	}
 	return least

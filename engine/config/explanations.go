@@ -321,8 +321,8 @@ customer "acme" {
 `,
 	},
 	{
-		Code: "NSC0033", Summary: "Duplicate external ID",
-		Text: "An external id is the name that a device knows itself by; events with it must lead to one device, so it is unique in the whole declaration.",
+		Code: "NSC0033", Summary: "Duplicate external ID", also: []string{"Duplicate ID"},
+		Text: "An external id, or an id, is what a device is known by; events with it must lead to one device, so it is unique in the whole declaration.",
 		Wrong: `customer "acme" {
   project "mill" {
     site "north" {
@@ -355,8 +355,8 @@ customer "acme" {
 `,
 	},
 	{
-		Code: "NSC0034", Summary: "Invalid external ID",
-		Text: "A space at the beginning or end of an external id can't be seen, and the device would not be found by it.",
+		Code: "NSC0034", Summary: "Invalid external ID", also: []string{"Invalid ID"},
+		Text: "A space at the beginning or end of an external id can't be seen, and the device would not be found by it. An id is a UUID.",
 		Wrong: `customer "acme" {
   project "mill" {
     site "north" {
@@ -677,7 +677,7 @@ customer "acme" {
 	},
 	{
 		Code: "NSC0054", Summary: "Unknown parameter",
-		Text: "The project has no parameter of this name, neither of its own nor from a template that it or one of its devices has.",
+		Text: "The project has no parameter of this name, neither of its own nor from a template that it or one of its devices has. A device overrides only what it sends.",
 		Wrong: `customer "acme" {
   project "mill" {
     site "north" {
@@ -1411,6 +1411,135 @@ customer "acme" {
 	{Code: "NSC0098", Summary: "Variables not readable", Text: "A file with values for variables does not exist, is not a regular file, or may not be read."},
 	{Code: "NSC0099", Summary: "Declaration too large", Text: "The *.hcl files of a declaration and its modules may have 1 GiB together. Keep the devices in a CSV file for for_each."},
 	{
+		Code: "NSC0100", Summary: "Empty override",
+		Text: "An override says what holds for one device instead of what the template of a parameter says. A block that sets nothing looks as if it did: remove it.",
+		Wrong: `customer "acme" {
+  project "mill" {
+    parameter "voltage" {
+      max = 480
+    }
+    site "north" {
+      device "press-01" {
+        type       = "meter"
+        parameters = ["voltage"]
+
+        override "voltage" {
+        }
+      }
+    }
+  }
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+    parameter "voltage" {
+      max = 480
+    }
+    site "north" {
+      device "press-01" {
+        type       = "meter"
+        parameters = ["voltage"]
+
+        override "voltage" {
+          max = 520
+        }
+      }
+    }
+  }
+}
+`,
+	},
+	{
+		Code: "NSC0101", Summary: "Unknown gateway",
+		Text: "The gateway of a device is a device that is declared, too: by its name in the same site, or with the names of its site, project and customer in front of it, as far as they are others.",
+		Wrong: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type = "meter"
+      }
+      device "press-01" {
+        type    = "meter"
+        gateway = "ruoter"
+      }
+    }
+  }
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type = "meter"
+      }
+      device "press-01" {
+        type    = "meter"
+        gateway = "router"
+      }
+    }
+  }
+}
+`,
+	},
+	{
+		Code: "NSC0102", Summary: "Cycle of gateways",
+		Text: "A device is reached through its gateway, and that perhaps through another one, up to a device that is reached directly. This chain leads back to where it began.",
+		Wrong: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type    = "meter"
+        gateway = "press-01"
+      }
+      device "press-01" {
+        type    = "meter"
+        gateway = "router"
+      }
+    }
+  }
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type = "meter"
+      }
+      device "press-01" {
+        type    = "meter"
+        gateway = "router"
+      }
+    }
+  }
+}
+`,
+	},
+	{
+		Code: "NSC0103", Summary: "Invalid gateway",
+		Text: "A gateway is another device of the same customer. Its names have slashes between them; a slash in a name is written %2F, as in an address.",
+		Wrong: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type    = "meter"
+        gateway = "router"
+      }
+    }
+  }
+}
+`,
+		Right: `customer "acme" {
+  project "mill" {
+    site "north" {
+      device "router" {
+        type = "meter"
+      }
+    }
+  }
+}
+`,
+	},
+	{
 		Code: "NSL0001", Summary: "Threshold without deadband",
 		Text: "A value that wavers around the limit makes the alert come and go with every sample. deadband says how far it must come back before the alert clears; a little more than the noise of the sensor is enough.",
 		Wrong: lintExample(`unit = "V"
@@ -1727,6 +1856,12 @@ customer "acme" {
 `,
 	},
 
+	{
+		Code: "NSL0021", Summary: "Stale before the next value is due",
+		Text:  "stale_after is not longer than the interval in which values come, so that the series is stale again and again although nothing is wrong. Let it be several intervals, or leave it out: without it a series is stale after three.",
+		Wrong: lintExample("unit        = \"V\"\ninterval    = \"1m\"\nstale_after = \"1m\""),
+		Right: lintExample("unit        = \"V\"\ninterval    = \"1m\"\nstale_after = \"5m\""),
+	},
 	{
 		Code: "NST0001", Summary: "Unknown device",
 		Text: "A test names a device by its address, such as acme/mill/north/press-01, or by its external id. The declaration has none like that.",

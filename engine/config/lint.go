@@ -58,6 +58,7 @@ var rules = []struct {
 	{"NSL0016", lintSecrets},
 	{"NSL0017", lintReadable},
 	{"NSL0020", lintQuality},
+	{"NSL0021", lintStaleness},
 }
 
 // Codes of findings about the comments that silence others.
@@ -281,6 +282,14 @@ func lintQuality(x *linter) {
 				quote(p.Addr.Name()), p.Quality, quote(t.Addr.Name()))
 		}
 	})
+}
+
+func lintStaleness(x *linter) {
+	for _, p := range x.s.Parameters {
+		if p.StaleAfter > 0 && p.StaleAfter <= p.Interval {
+			x.warn(p.Addr, "stale_after", "A value of %s comes every %s, and is stale after %s.", quote(p.Addr.Name()), p.Interval, p.StaleAfter)
+		}
+	}
 }
 
 func lintRetention(x *linter) {

@@ -51,6 +51,7 @@ type loader struct {
 	external  map[string]int32                   // the same, by external id
 	durations map[string]time.Duration           // texts that were read
 	projects  []*project
+	gateways  []gateway // that devices name
 	customers map[string]*customer
 	templates []*template // of all modules
 	own       ownership
@@ -135,7 +136,7 @@ func (l *loader) addTo(m *module, filename string, src []byte) {
 }
 
 var fileSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
-	{Type: "locals"}, {Type: "retention"}, {Type: "limits"}, {Type: "policy"}, {Type: "platform", LabelNames: []string{"name"}},
+	{Type: "locals"}, {Type: "retention"}, {Type: "limits"}, {Type: "policy"}, {Type: "discovery"}, {Type: "platform", LabelNames: []string{"name"}},
 	{Type: "template", LabelNames: []string{"name"}}, {Type: "customer", LabelNames: []string{"name"}},
 	{Type: "declaration"}, {Type: "moved"}, {Type: "import"}, {Type: "released"},
 	{Type: "variable", LabelNames: []string{"name"}}, {Type: "module", LabelNames: []string{"name"}},
@@ -211,6 +212,7 @@ func (l *loader) finish() (*registry.Snapshot, *Sources, hcl.Diagnostics) {
 	for _, p := range l.projects {
 		l.resolve(p)
 	}
+	l.resolveGateways()
 	l.resolveOwnership()
 	if len(l.objects) == 0 && len(l.own.released) == 0 && !l.diags.HasErrors() {
 		l.diags = append(l.diags, l.nothingDeclared())
@@ -237,6 +239,8 @@ func (l *loader) top(b *block, in *each) {
 		l.limits(b)
 	case "policy":
 		l.policy(b)
+	case "discovery":
+		l.discovery(b)
 	case "platform":
 		l.platform(b, in)
 	case "template":
@@ -259,7 +263,7 @@ func (l *loader) nothingDeclared() *hcl.Diagnostic {
 	d := &hcl.Diagnostic{
 		Severity: hcl.DiagError,
 		Summary:  "Nothing declared",
-		Detail:   "The declaration has no customer, retention, limits, policy or platform block. Begin with: customer \"NAME\" { … }",
+		Detail:   "The declaration has no customer, retention, limits, policy, discovery or platform block. Begin with: customer \"NAME\" { … }",
 	}
 	if names := sortedKeys(l.sources.Files); len(names) > 0 {
 		d.Subject = &hcl.Range{Filename: names[0], Start: hcl.InitialPos, End: hcl.InitialPos}

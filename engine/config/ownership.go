@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -31,10 +32,11 @@ type ownership struct {
 	releases    map[registry.Address]target
 	references  []registry.Referenced
 	referenced  map[registry.Address]bool
+	given       map[uuid.UUID]registry.Given // ids of devices
 }
 
 func newOwnership() ownership {
-	return ownership{imported: map[string]target{}, releases: map[registry.Address]target{}, referenced: map[registry.Address]bool{}}
+	return ownership{imported: map[string]target{}, releases: map[registry.Address]target{}, referenced: map[registry.Address]bool{}, given: map[uuid.UUID]registry.Given{}}
 }
 
 // target is the address in a block, and where it stands.
@@ -339,6 +341,8 @@ func (o *ownership) tell(s *registry.Snapshot) {
 	for _, r := range o.released {
 		s.Released = append(s.Released, registry.Released{From: r.Address, Place: placeOf(r.rng)})
 	}
+	given := slices.SortedFunc(maps.Values(o.given), func(a, b registry.Given) int { return registry.Compare(a.To, b.To) })
+	s.Give(given)
 }
 
 func placeOf(r hcl.Range) string {

@@ -9,8 +9,9 @@ import (
 )
 
 var parameterSchema = &hcl.BodySchema{
-	Attributes: attributes("", "for_each", "name", "unit", "type", "min", "max", "required", "interval", "description", "on_violation", "default_quality"),
-	Blocks:     append(labelled("threshold"), hcl.BlockHeaderSchema{Type: "lifecycle"}),
+	Attributes: attributes("", "for_each", "name", "unit", "type", "min", "max", "precision", "required", "interval", "stale_after",
+		"description", "on_violation", "default_quality"),
+	Blocks: append(labelled("threshold"), hcl.BlockHeaderSchema{Type: "lifecycle"}),
 }
 
 var thresholdSchema = &hcl.BodySchema{Attributes: attributes("", "for_each", "name", "above", "below", "for", "deadband", "severity")}
@@ -48,8 +49,10 @@ func (l *loader) parameter(b *block, in *each) *parameter {
 		Type:        registry.DataType(f.choice("type", string(registry.TypeFloat), string(registry.TypeInt), string(registry.TypeBool))),
 		Min:         f.bound("min"),
 		Max:         f.bound("max"),
+		Precision:   f.precision(),
 		Required:    f.bool("required"),
 		Interval:    f.duration("interval", time.Millisecond),
+		StaleAfter:  f.duration("stale_after", time.Millisecond),
 		Description: f.text("description", maxText),
 		OnViolation: registry.Violation(f.choice("on_violation", string(registry.Flag), string(registry.Reject), string(registry.Accept))),
 		Quality:     uint8(f.wholeNumber("default_quality", 0, 255)),
@@ -75,6 +78,13 @@ func (l *loader) parameter(b *block, in *each) *parameter {
 		p.thresholds = append(p.thresholds, t)
 	})
 	return p
+}
+
+func (f fields) precision() registry.Bound {
+	if _, ok := f.value("precision"); !ok {
+		return registry.Bound{}
+	}
+	return registry.BoundOf(float64(f.wholeNumber("precision", 0, registry.MaxPrecision)))
 }
 
 func (l *loader) threshold(b *block, in *each) (threshold, bool) {

@@ -41,6 +41,7 @@ func Write(w io.Writer, s *registry.Snapshot) ([]Unsaid, error) {
 		}
 	}
 	out.findParents()
+	out.findGateways()
 	if s.Owner != "" && s.Owner != registry.DefaultOwner {
 		b := &body{w: out}
 		b.set("name", "name", quoteText(s.Owner))
@@ -54,6 +55,9 @@ func Write(w io.Writer, s *registry.Snapshot) ([]Unsaid, error) {
 	}
 	if s.Policy != nil {
 		out.policy(s.Policy)
+	}
+	if s.Discovery != nil {
+		out.discovery(s.Discovery)
 	}
 	for _, p := range s.Platform {
 		out.platform(p)
@@ -82,13 +86,15 @@ type writer struct {
 	references map[registry.Address]bool     // objects that others manage
 	others     map[registry.Address][]string // short names of parameters among them, by project
 
-	parents map[string]string // why the parent of a customer cannot be said, by the customer's name
+	parents  map[string]string // why the parent of a customer cannot be said, by the customer's name
+	gateways map[string]string // the same of a device's gateway, by the device's path
 }
 
 // body is the attributes of a block, and what must be said about them.
 type body struct {
 	w        *writer
 	addr     registry.Address
+	prefix   string // of the names of its fields
 	attrs    []attribute
 	comments []string
 }
@@ -100,6 +106,9 @@ type attribute struct {
 
 // omit leaves a field, or with "" the whole object, out.
 func (b *body) omit(field, reason string, args ...any) {
+	if field != "" {
+		field = b.prefix + field
+	}
 	u := Unsaid{b.addr, field, fmt.Sprintf(reason, args...)}
 	b.w.unsaid = append(b.w.unsaid, u)
 	b.comments = append(b.comments, comment(u))
@@ -111,7 +120,11 @@ func comment(u Unsaid) string {
 	if u.Field != "" {
 		what = u.Field
 	}
-	text := "# NOT DECLARED: " + what + ": " + u.Reason
+	return oneLine("# NOT DECLARED: " + what + ": " + u.Reason)
+}
+
+// oneLine escapes what would not be seen, or not stay on the line, of a comment.
+func oneLine(text string) string {
 	if len(text) > 4<<10 {
 		text = strings.ToValidUTF8(text[:4<<10], "") + "…"
 	}
@@ -207,6 +220,14 @@ func (b *body) number(field, name string, v float64) bool {
 	}
 	b.set(field, name, numberText(v))
 	return true
+}
+
+func (b *body) precision(v registry.Bound) {
+	if v.Set && (v.Value < 0 || v.Value > registry.MaxPrecision || v.Value != math.Trunc(v.Value)) {
+		b.omit("precision", "%s is no whole number from 0 to %d", v, registry.MaxPrecision)
+		return
+	}
+	b.bound("precision", v)
 }
 
 func (b *body) bound(name string, v registry.Bound) bool {
@@ -352,11 +373,11 @@ func (w *writer) retention(r *registry.Retention) {
 
 func (w *writer) limits(l *registry.Limits) {
 	b := &body{w: w, addr: l.Addr}
-	connections := b.connections("connections", l.Connections)
+	connections := b.most("connections", l.Connections, maxConnections)
 	if per := l.ConnectionsPerAddress; connections && per > l.Connections {
 		b.omit("connections_per_address", "%d is above connections", per)
 	} else {
-		b.connections("connections_per_address", per)
+		b.most("connections_per_address", per, maxConnections)
 	}
 	device := b.rate("device.", l.Device)
 	customer := b.rate("customer.", l.Customer)
@@ -375,17 +396,6 @@ func (w *writer) policy(p *registry.Policy) {
 	b := &body{w: w, addr: p.Addr}
 	b.set("require_saved_plan", "require_saved_plan", strconv.FormatBool(p.RequireSavedPlan))
 	w.plain(b, "policy")
-}
-
-func (b *body) connections(name string, n int64) bool {
-	if n < 0 || n > maxConnections {
-		b.omit(name, "%d is not from 1 to %d", n, maxConnections)
-		return false
-	}
-	if n > 0 {
-		b.set(name, name, strconv.FormatInt(n, 10))
-	}
-	return n > 0
 }
 
 // rate returns the attributes of a rate whose fields begin with prefix, or nil when there is none.
@@ -590,19 +600,23 @@ func (w *writer) parameter(p *registry.Parameter) *parameter {
 	}
 	b.text("unit", p.Unit, maxName)
 	b.choice("type", string(p.Type), string(registry.TypeFloat), string(registry.TypeInt), string(registry.TypeBool))
-	b.bound("min", p.Min)
+	said := &parameter{short: short}
+	if b.bound("min", p.Min) {
+		said.proto.Min = p.Min
+	}
 	if p.Min.Set && p.Max.Set && p.Max.Value < p.Min.Value {
 		b.omit("max", "%s is below min", p.Max)
-	} else {
-		b.bound("max", p.Max)
+	} else if b.bound("max", p.Max) {
+		said.proto.Max = p.Max
 	}
+	b.precision(p.Precision)
 	if p.Required {
 		b.set("required", "required", "true")
 	}
-	said := &parameter{short: short}
 	if b.duration("interval", p.Interval, time.Millisecond) {
 		said.proto.Interval = p.Interval
 	}
+	b.duration("stale_after", p.StaleAfter, time.Millisecond)
 	b.text("description", p.Description, maxText)
 	b.choice("on_violation", string(p.OnViolation), string(registry.Flag), string(registry.Reject), string(registry.Accept))
 	if p.Quality > 0 {
@@ -664,14 +678,16 @@ func (w *writer) device(d *registry.Device, parameters map[string]*parameter) {
 	if len(b.attrs) == 0 {
 		b.set("type", "type", `"unknown"`) // one is required
 	}
-	if strings.TrimSpace(d.ExternalID) != d.ExternalID {
-		b.omit("external_id", "%s begins or ends with a space", quote(d.ExternalID))
-	} else {
-		b.text("external_id", d.ExternalID, maxName)
-	}
+	b.externalID(d.ExternalID)
 	b.word("status", d.State, "active")
+	if why, odd := w.gateways[d.Addr.Path]; odd {
+		b.omit("gateway", "%s: %s", d.Gateway, why)
+	} else if d.Gateway != (registry.Address{}) {
+		b.set("gateway", "gateway", quoteText(gatewayText(d.Addr, d.Gateway)))
+	}
 	names := b.parameters(d.Parameters, parameters)
-	switch least := smallestInterval(names, parameters); {
+	overrides, bodies := b.overrides(d, names, parameters)
+	switch least := smallestInterval(&registry.Device{Parameters: names, Overrides: overrides}, parameters); {
 	case d.Interval == least:
 	case d.Interval == 0:
 		b.omit("interval", "it has none, and without one it is the %s of its parameters", least)
@@ -687,7 +703,44 @@ func (w *writer) device(d *registry.Device, parameters map[string]*parameter) {
 	}
 	w.rate("limits", limits)
 	w.lifecycle(d.Lifecycle)
+	for i, o := range overrides {
+		w.begin("override " + quoteText(o.Parameter))
+		w.attributes(bodies[i])
+		w.end()
+	}
 	w.end()
+}
+
+// overrides returns what can be said of a device's overrides, and the attributes of the blocks that say it.
+func (b *body) overrides(d *registry.Device, names []string, parameters map[string]*parameter) (said []registry.Override, bodies []*body) {
+	for _, o := range d.Overrides {
+		in := &body{w: b.w, addr: b.addr, prefix: "override." + o.Parameter + "."}
+		p := parameters[o.Parameter]
+		if p == nil || len(d.Parameters) > 0 && !slices.Contains(names, o.Parameter) {
+			b.omit("override."+o.Parameter, "the device sends no such parameter that its project declares")
+			continue
+		}
+		if own := o.Apply(&p.proto); own.Min.Set && own.Max.Set && own.Max.Value < own.Min.Value {
+			in.omit("max", "with this override max is %s, below min, which is %s", own.Max, own.Min)
+			o.Min, o.Max = registry.Bound{}, registry.Bound{}
+		}
+		in.bound("min", o.Min)
+		in.bound("max", o.Max)
+		if !in.duration("interval", o.Interval, time.Millisecond) {
+			o.Interval = 0
+		}
+		in.duration("stale_after", o.StaleAfter, time.Millisecond)
+		if o.OnViolation != "" {
+			in.set("on_violation", "on_violation", quoteText(string(o.OnViolation)))
+		}
+		in.bound("default_quality", o.Quality)
+		if len(in.attrs) == 0 {
+			b.comments = append(b.comments, in.comments...)
+			continue
+		}
+		said, bodies = append(said, o), append(bodies, in)
+	}
+	return said, bodies
 }
 
 func (w *writer) lifecycle(l registry.Lifecycle) {

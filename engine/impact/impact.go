@@ -181,18 +181,56 @@ type assessment struct {
 	impacts  []*Impact         // of changes, nil where there is none
 	stored   map[string]string // by the keys that parameters will have: see storedKeys
 
+	overriding map[uuid.UUID]*overriding // devices that override parameters, now or after the plan
+
 	days    []store.Day
 	measure measure
 	keep    time.Duration // after the plan; 0 for ever
 }
 
+// overriding is a device with overrides, as it is and as it will be.
+type overriding struct {
+	before, after *registry.Device
+	own           map[*ranges][2]*registry.Parameter // before and after
+}
+
+// override finds the devices that override parameters.
+func (a *assessment) override(plan *registry.Plan) {
+	a.overriding = map[uuid.UUID]*overriding{}
+	for _, d := range a.current.Devices {
+		if len(d.Overrides) > 0 {
+			a.overriding[d.ID] = &overriding{d, d, map[*ranges][2]*registry.Parameter{}}
+		}
+	}
+	for i := range plan.Changes {
+		before, _ := plan.Changes[i].Before.(*registry.Device)
+		after, _ := plan.Changes[i].After.(*registry.Device)
+		if before != nil && after != nil && len(before.Overrides)+len(after.Overrides) > 0 {
+			a.overriding[after.ID] = &overriding{before, after, map[*ranges][2]*registry.Parameter{}}
+		}
+	}
+}
+
+// sameRanges reports whether the overrides of a device leave the ranges of its values as they are.
+func sameRanges(a, b *registry.Device) bool {
+	same := func(o registry.Override, d *registry.Device) bool {
+		p := d.Override(o.Parameter)
+		return o.Min == p.Min && o.Max == p.Max && o.OnViolation == p.OnViolation
+	}
+	return !slices.ContainsFunc(a.Overrides, func(o registry.Override) bool { return !same(o, b) }) &&
+		!slices.ContainsFunc(b.Overrides, func(o registry.Override) bool { return !same(o, a) })
+}
+
+var errOverrides = errors.New("stored values are not compared with the ranges that a device overrides")
+
 // Assess looks at what a plan would do. It returns nil when no change of it concerns data. What cannot be found out, or not
 // within the limit, is told in the report; the error is that of ctx alone.
 func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, plan *registry.Plan, o Options) (*Report, error) {
 	a := &assessment{ctx: ctx, db: db, current: current, o: o, deadline: time.Now().Add(o.Limit), most: mostRows, few: fewRows, waiting: mostWaiting, report: &Report{RowsExact: true}}
-	var retention, devices, history []int
+	var retention, devices, overrides, history []int
 	grows := false
 	a.stored = storedKeys(plan.Changes)
+	a.override(plan)
 	if current.Retention != nil {
 		a.keep = current.Retention.Raw
 	}
@@ -213,6 +251,9 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 				devices = append(devices, i)
 			}
 			grows = grows || c.Action == registry.Create
+			if c.Before != nil && c.After != nil && !sameRanges(c.Before.(*registry.Device), c.After.(*registry.Device)) {
+				overrides = append(overrides, i)
+			}
 		case registry.KindParameter:
 			if c.Before != nil && (c.After == nil || !sameRange(c.Before.(*registry.Parameter), c.After.(*registry.Parameter))) {
 				history = append(history, i)
@@ -224,6 +265,9 @@ func Assess(ctx context.Context, db *store.Store, current *registry.Snapshot, pl
 		}
 	}
 	a.impacts = make([]*Impact, len(a.changes))
+	for _, i := range overrides {
+		a.unknown(i, errOverrides)
+	}
 	if len(retention)+len(devices) > 0 || grows {
 		if err := a.look(); err != nil {
 			for _, i := range slices.Concat(retention, devices) {

@@ -438,6 +438,36 @@ func TestParametersAreTriedOnStoredValues(t *testing.T) {
 	}
 }
 
+// A device is judged by its own range, and what another one does to its values is said not to be known.
+func TestOverridesAreTriedOnStoredValues(t *testing.T) {
+	p := newPlant(t)
+	own := device(0)
+	own.Overrides = []registry.Override{{Parameter: "a", Max: registry.BoundOf(100)}}
+	p.apply(declare(own))
+	current := p.current()
+	var list []reading
+	for i := range 30 {
+		list = append(list, reading{device: i % 3, time: p.now.Add(-time.Duration(i) * time.Hour), received: p.now.Add(-time.Duration(i) * time.Hour), value: 50, quality: 192})
+	}
+	p.store(current.Parameters[0].Key, list)
+	strict := parameter("a", func(p *registry.Parameter) { p.Max = registry.BoundOf(15) })
+	if got := of(p.assess(declare(own, strict), p.options()), strict.Addr).Parameter; got.Outside != 20 || got.OutsideBefore != 0 || got.OutsideDevices != 2 {
+		t.Errorf("with an override: %+v, want 20 values of 2 devices outside", got)
+	}
+	r := p.assess(declare(strict), p.options())
+	if got := of(r, strict.Addr).Parameter; got.Outside != 30 || got.OutsideDevices != 3 {
+		t.Errorf("without the override: %+v, want 30 values of 3 devices outside", got)
+	}
+	if got := of(r, own.Addr); got == nil || !strings.Contains(got.Unknown, "ranges that a device overrides") {
+		t.Errorf("the override that goes has the impact %+v", got)
+	}
+	slow := device(0)
+	slow.Overrides = []registry.Override{{Parameter: "a", Max: registry.BoundOf(100), StaleAfter: time.Hour}}
+	if r := p.assess(declare(slow), p.options()); r != nil {
+		t.Errorf("stale_after has the impact %+v", r)
+	}
+}
+
 func TestDevicesHoldWhatIsStored(t *testing.T) {
 	p := newPlant(t)
 	current := p.current()

@@ -295,14 +295,29 @@ func (t *trial) count(key string, device uuid.UUID, v float64) {
 	if p == nil || p.after == nil {
 		return
 	}
-	if p.before.Fit(v) != registry.Fits {
+	before, after := t.own(device, p)
+	if before.Fit(v) != registry.Fits {
 		p.impact.OutsideBefore++
 	}
-	if p.after.Fit(v) != registry.Fits {
+	if after.Fit(v) != registry.Fits {
 		p.impact.Outside++
 		p.outside[device] = struct{}{}
 		p.impact.OutsideDevices = len(p.outside)
 	}
+}
+
+// own returns a parameter before and after the plan, as a device has it.
+func (t *trial) own(device uuid.UUID, p *ranges) (before, after *registry.Parameter) {
+	o := t.a.overriding[device]
+	if o == nil {
+		return p.before, p.after
+	}
+	own, known := o.own[p]
+	if !known {
+		own = [2]*registry.Parameter{o.before.OwnParameter(p.before), o.after.OwnParameter(p.after)}
+		o.own[p] = own
+	}
+	return own[0], own[1]
 }
 
 func (t *trial) narrow(wide *telemetry.ParameterSet) *narrow {

@@ -83,6 +83,7 @@ type Service struct {
 	Queue      Queue
 	Partitions int                                  // of each lane
 	Reject     func(device uuid.UUID, r *Rejection) // told of every refused event; device is zero when it is not known
+	Pending    Pending                              // what is held of unknown devices
 
 	clock    func() time.Time // nil for the machine's
 	sets     setTable
@@ -99,6 +100,7 @@ type Result struct {
 	Rejected   int
 	Untimed    int         // of the accepted: points without a time, which got that of their receipt
 	Partial    int         // of the accepted: points without some of their fields
+	Held       int         // of the accepted: events of unknown devices, which wait for these
 	Rejections []Rejection // the first 100, those of partial points among them
 
 	Limited    int           // events that were refused by a limit on events
@@ -116,6 +118,7 @@ type scratch struct {
 	layout  *layout             // of the event before
 	lines   bool                // the body is NDJSON
 	whole   bool                // the body is queued as a whole, or not at all
+	replay  bool                // of events that were held
 	point   pointScratch        // of a body of points
 	late    telemetry.Micros    // events before it take the backfill lane
 	blocks  [][]telemetry.Block // by lane and partition
@@ -224,13 +227,13 @@ func (s *Service) release(x *scratch) {
 		for i := range list {
 			b := &list[i]
 			clear(b.Sets)
-			b.Records, b.Sets, b.Dictionary, b.Events = b.Records[:0], b.Sets[:0], 0, 0
+			b.Records, b.Sets, b.Dictionary, b.Events, b.Held = b.Records[:0], b.Sets[:0], 0, 0, false
 		}
 	}
 	clear(x.waits)
 	clear(x.missed)
 	x.waits, x.missed, x.limited, x.result, x.lines, x.whole = x.waits[:0], x.missed[:0], limited{}, Result{}, false, false
-	x.raw.Point, x.point.asked = nil, false
+	x.raw.Point, x.point.asked, x.replay = nil, false, false
 	s.scratch.Put(x)
 }
 
@@ -334,6 +337,9 @@ func (s *Service) one(r *resolver, now telemetry.Micros, line int, data []byte, 
 	if rejection == nil {
 		device = x.raw.Device
 		if rejection = s.resolve(r, now, x); rejection != nil && (rejection.Code == CodeUnknownDevice || rejection.Code == CodeUnknownParameter) {
+			if rejection.Code == CodeUnknownDevice && s.waits(r, x) && s.hold(r, now, x) {
+				return n, nil
+			}
 			rejection.Line = line
 			x.missed = append(x.missed, missed{line: line, data: data, device: device, rejection: rejection})
 			return n, nil
@@ -368,11 +374,16 @@ func (s *Service) refused(x *scratch, device uuid.UUID, r *Rejection) {
 // lookAgain asks whether the registry is newer than before, and judges the missed events for good.
 func (s *Service) lookAgain(ctx context.Context, before *resolver, now telemetry.Micros, x *scratch) error {
 	down := s.looks.look(ctx, s.Registry.Refresh)
+	r := s.current()
+	if r.discovery != nil {
+		if s.holdMissed(r, now, x); len(x.missed) == 0 {
+			return nil
+		}
+	}
 	if down != nil && (x.whole || x.result.Accepted == 0) {
 		return &telemetry.UnavailableError{Code: CodeRegistryDown, RetryAfter: 2 * time.Second,
 			Err: fmt.Errorf("asking the registry for devices or parameters that are not known yet: %w", down)}
 	}
-	r := s.current()
 	for i := range x.missed {
 		if f := x.missed[i].fields; f != nil && down == nil && r == before {
 			f.asked.Store(true)
@@ -383,17 +394,10 @@ func (s *Service) lookAgain(ctx context.Context, before *resolver, now telemetry
 		switch {
 		case down != nil: // its neighbours are not made to wait for the answer
 			rejection = refuse(CodeRegistryDown, rejection.Field, []byte(rejection.Input), "Not known yet, and the registry cannot be asked just now: send this event again.")
-		case m.fields != nil || r != before && x.raw.Point != nil:
-			if rejection = s.pointAgain(r, now, m, x); rejection == nil {
-				continue
-			}
-		case r != before:
-			if _, rejection = x.decoder.next(m.data, &x.raw); rejection == nil {
-				rejection = s.resolve(r, now, x)
-			}
+		case m.fields != nil || r != before:
+			rejection = s.again(r, now, m, x)
 		}
 		if rejection == nil {
-			s.add(x)
 			continue
 		}
 		rejection.Line = m.line
@@ -402,15 +406,34 @@ func (s *Service) lookAgain(ctx context.Context, before *resolver, now telemetry
 	return nil
 }
 
+// again judges a missed event for good, and adds it to the blocks when it fits.
+func (s *Service) again(r *resolver, now telemetry.Micros, m missed, x *scratch) *Rejection {
+	if x.raw.Point != nil {
+		return s.pointAgain(r, now, m, x)
+	}
+	_, rejection := x.decoder.next(m.data, &x.raw)
+	if rejection == nil {
+		rejection = s.resolve(r, now, x)
+	}
+	if rejection == nil {
+		s.add(x)
+	}
+	return rejection
+}
+
 // add appends the record at hand to the blocks of its device's partition.
 func (s *Service) add(x *scratch) {
 	p, limit := telemetry.Partition(x.event.Device, s.Partitions), blockSize
-	if x.event.Time < x.late {
+	held := x.event.Held != nil
+	if x.event.Time < x.late || held {
 		p += telemetry.Backfill * s.Partitions
 		limit = lateSize
 	}
 	list := x.blocks[p]
-	size := x.event.Set.Size()
+	size := 0
+	if !held { // whose record has the keys itself
+		size = x.event.Set.Size()
+	}
 	at := 0 // the block that is filled is the last one in use
 	for at+1 < len(list) && list[at+1].Events > 0 {
 		at++
@@ -426,6 +449,10 @@ func (s *Service) add(x *scratch) {
 	b.Records = append(b.Records, x.record...)
 	b.Events++
 	x.result.Accepted++
+	if held {
+		b.Held = true
+		return
+	}
 	for _, set := range b.Sets {
 		if set == x.event.Set {
 			return

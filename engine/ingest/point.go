@@ -319,6 +319,9 @@ func (s *Service) point(r *resolver, now telemetry.Micros, m missed, rejection *
 			return nil
 		}
 		m.device = x.raw.Device
+		if rejection.Code == CodeUnknownDevice && s.waits(r, x) && s.hold(r, now, x) {
+			return nil
+		}
 		if rejection.Code == CodeUnknownDevice || x.point.ask != nil {
 			rejection.Line = m.line
 			m.rejection, m.fields = rejection, x.point.ask

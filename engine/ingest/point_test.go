@@ -108,7 +108,7 @@ func accept(t testing.TB, g *growing, format Format, body string) (Result, kept,
 // decoded returns the events of a block, as a worker gets them.
 func decoded(t testing.TB, b telemetry.Block) []telemetry.Event {
 	t.Helper()
-	frame := telemetry.SealFrame(append(make([]byte, telemetry.HeaderSize), b.Records...), telemetry.Header{Events: b.Events}, b.Sets)
+	frame := telemetry.SealFrame(append(make([]byte, telemetry.HeaderSize), b.Records...), telemetry.Header{Events: b.Events, Held: b.Held}, b.Sets)
 	var d telemetry.Decoder
 	var batch telemetry.Batch
 	if _, err := d.Append(&batch, frame); err != nil {

@@ -25,10 +25,13 @@ type Rehearsal struct {
 func NewRehearsal(declared *registry.Snapshot) *Rehearsal {
 	objects := make([]registry.Object, 0, len(declared.Devices))
 	for o := range declared.Objects {
-		if d, ok := o.(*registry.Device); ok { // the registry would number them; the limits count by number
+		switch d := o.(type) {
+		case *registry.Device: // the registry would number them; the limits count by number
 			numbered := *d
 			numbered.Ref = int32(len(objects) + 1)
 			o = &numbered
+		case *registry.Discovery: // nobody would approve what is held
+			continue
 		}
 		objects = append(objects, o)
 	}
@@ -53,7 +56,7 @@ func (r *Rehearsal) Judge(now time.Time, format Format, body []byte) (Result, []
 // Append makes a frame of a block, as the queue does, and reads it, as a worker does.
 func (r *Rehearsal) Append(_ int, b telemetry.Block) (wait func(context.Context) error, err error) {
 	frame := append(make([]byte, telemetry.HeaderSize, telemetry.HeaderSize+b.Size()), b.Records...)
-	frame = telemetry.SealFrame(frame, telemetry.Header{Events: b.Events, ReceivedAt: telemetry.MicrosOf(r.now)}, b.Sets)
+	frame = telemetry.SealFrame(frame, telemetry.Header{Events: b.Events, ReceivedAt: telemetry.MicrosOf(r.now), Held: b.Held}, b.Sets)
 	if _, err := r.decoder.Append(&r.batch, frame); err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ func TestRehearsal(t *testing.T) {
 	site := project.Child(registry.KindSite, "s")
 	declared := registry.Declare([]registry.Object{
 		&registry.Customer{Addr: registry.NewAddress(registry.KindCustomer, "c"), DeviceRate: registry.Rate{PerSecond: 1, Burst: 2}},
-		&registry.Project{Addr: project}, &registry.Site{Addr: site},
+		&registry.Project{Addr: project}, &registry.Site{Addr: site}, &registry.Discovery{Addr: registry.DiscoveryAddress},
 		&registry.Parameter{Addr: project.Child(registry.KindParameter, "v"), Type: registry.TypeFloat, Max: registry.BoundOf(10), OnViolation: registry.Flag, Quality: telemetry.QualityGood},
 		&registry.Device{Addr: site.Child(registry.KindDevice, "a")}, &registry.Device{Addr: site.Child(registry.KindDevice, "b")},
 	})

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/nsready/nsready/engine/registry"
 	"github.com/nsready/nsready/engine/telemetry"
 )
@@ -17,10 +19,14 @@ type resolver struct {
 	oldest   time.Duration // age of the oldest event to accept
 	limits   *limits
 
+	discovery *registry.Discovery     // nil where events of unknown devices are refused
+	sites     map[uuid.UUID]uuid.UUID // then: projects by the ids of their sites
+
 	mu      sync.RWMutex
-	layouts map[string]*layout // by the keys joined
-	points  map[string]*fields // by project, measurement and the names of the fields joined
-	named   int                // bytes of points' keys
+	layouts map[string]*layout    // by the keys joined
+	own     map[ownLayout]*layout // of devices that override parameters
+	points  map[string]*fields    // by project, measurement and the names of the fields joined
+	named   int                   // bytes of points' keys
 }
 
 // layout is what is known of a list of parameter keys, in the order in which a device sends them.
@@ -30,6 +36,12 @@ type layout struct {
 	set        *telemetry.ParameterSet // the keys sorted
 	place      []int                   // of each key in set; nil when they come sorted
 	checked    bool                    // some parameter has a type or limits to check
+}
+
+// ownLayout is a list of keys that a device with overrides sends.
+type ownLayout struct {
+	device *registry.Device
+	shared *layout
 }
 
 // maxLayouts bounds a resolver's memory; past it the layouts are forgotten and built again.
@@ -51,9 +63,12 @@ func (s *Service) current() *resolver {
 	if r != nil {
 		before = r.limits
 	}
-	next := &resolver{snapshot: snapshot, oldest: maxAge, limits: newLimits(before, snapshot, s.time()), layouts: map[string]*layout{}, points: map[string]*fields{}}
+	next := &resolver{snapshot: snapshot, oldest: maxAge, limits: newLimits(before, snapshot, s.time()), layouts: map[string]*layout{}, own: map[ownLayout]*layout{}, points: map[string]*fields{}}
 	if snapshot.Retention != nil {
 		next.oldest = snapshot.Retention.Raw
+	}
+	if next.discovery = snapshot.EffectiveDiscovery(); next.discovery != nil {
+		next.sites = sites(snapshot)
 	}
 	s.resolver.Store(next)
 	return next
@@ -77,12 +92,9 @@ func (s *Service) resolve(r *resolver, now telemetry.Micros, x *scratch) *Reject
 		return refuse(CodeProjectMismatch, "project_id", []byte(raw.Project.String()), "The device %s belongs to another project.", device.Addr.Path)
 	case device.SiteID != raw.Site && raw.Point == nil:
 		return refuse(CodeSiteMismatch, "site_id", []byte(raw.Site.String()), "The device %s belongs to another site.", device.Addr.Path)
-	case raw.Time > now+telemetry.Micros(maxFuture.Microseconds()):
-		return refuse(CodeInFuture, "source_timestamp", []byte(raw.Time.Time().Format(time.RFC3339Nano)),
-			"The time lies more than %s in the future: check the device's clock.", maxFuture)
-	case raw.Time < now-telemetry.Micros(r.oldest.Microseconds()):
-		return refuse(CodeTooOld, "source_timestamp", []byte(raw.Time.Time().Format(time.RFC3339Nano)),
-			"The time lies more than %d days back, where telemetry is not kept.", int(r.oldest.Hours()/24))
+	}
+	if rejection := r.checkTime(now, raw.Time); rejection != nil {
+		return rejection
 	}
 	l := x.layout
 	if raw.Point != nil {
@@ -97,6 +109,9 @@ func (s *Service) resolve(r *resolver, now telemetry.Micros, x *scratch) *Reject
 		}
 		x.layout, x.owner = l, r
 	}
+	if len(device.Overrides) > 0 {
+		l = r.ownLayout(device, l)
+	}
 	e.Device, e.Time, e.Set, e.Source, e.EventID = raw.Device, raw.Time, l.set, raw.Protocol, raw.EventID
 	e.Quality = slices.Grow(x.quality[:0], len(raw.Metrics))
 	x.quality = e.Quality
@@ -106,6 +121,9 @@ func (s *Service) resolve(r *resolver, now telemetry.Micros, x *scratch) *Reject
 	x.record = telemetry.AppendRecord(x.record[:0], e)
 	if len(x.record) > maxRecord {
 		return refuse(CodeEventTooLarge, "", nil, "The event takes %d bytes in the queue, %d is the limit.", len(x.record), maxRecord)
+	}
+	if x.replay {
+		return nil
 	}
 	return r.limits.take(device, x.now, &x.limited)
 }
@@ -148,10 +166,7 @@ func (s *Service) layout(r *resolver, metrics []rawMetric) (*layout, *Rejection)
 			return nil, refuse(CodeDuplicateParameter, field, metrics[i].Key, "The event has this parameter twice.")
 		}
 		l.keys = append(l.keys, p.Key)
-		l.parameters = append(l.parameters, p)
-		if p.OnViolation != registry.Accept && (p.Min.Set || p.Max.Set || p.Type != registry.TypeFloat) {
-			l.checked = true
-		}
+		l.add(p)
 	}
 	sorted := slices.Sorted(slices.Values(l.keys))
 	l.set = s.sets.intern(sorted)
@@ -168,6 +183,35 @@ func (s *Service) layout(r *resolver, metrics []rawMetric) (*layout, *Rejection)
 	}
 	r.layouts[string(name)] = l
 	return l, nil
+}
+
+func (l *layout) add(p *registry.Parameter) {
+	l.parameters = append(l.parameters, p)
+	if p.OnViolation != registry.Accept && (p.Min.Set || p.Max.Set || p.Type != registry.TypeFloat) {
+		l.checked = true
+	}
+}
+
+// ownLayout finds or builds a layout with the parameters as a device has them.
+func (r *resolver) ownLayout(device *registry.Device, shared *layout) *layout {
+	name := ownLayout{device, shared}
+	r.mu.RLock()
+	l := r.own[name]
+	r.mu.RUnlock()
+	if l != nil {
+		return l
+	}
+	l = &layout{keys: shared.keys, set: shared.set, place: shared.place}
+	for _, p := range shared.parameters {
+		l.add(device.OwnParameter(p))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.own) >= maxLayouts+len(r.snapshot.Devices) {
+		clear(r.own)
+	}
+	r.own[name] = l
+	return l
 }
 
 // fill sets the values, qualities and attributes of e, in the order of the parameter set. e.Quality must have room.

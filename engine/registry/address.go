@@ -23,11 +23,12 @@ const (
 	KindRetention Kind = "retention"
 	KindLimits    Kind = "limits"
 	KindPolicy    Kind = "policy"
+	KindDiscovery Kind = "discovery"
 )
 
 // rank orders kinds so that parents come before what hangs off them.
 var rank = map[Kind]int{
-	KindPlatform: 0, KindRetention: 1, KindLimits: 2, KindPolicy: 3, KindCustomer: 4, KindProject: 5,
+	KindPlatform: 0, KindRetention: 1, KindLimits: 2, KindPolicy: 3, KindDiscovery: 4, KindCustomer: 5, KindProject: 6,
 	KindSite: 6, KindParameter: 7, KindThreshold: 8, KindDevice: 9,
 }
 

@@ -1,7 +1,5 @@
 package registry
 
-import "slices"
-
 // Cause says what made a change necessary.
 type Cause string
 
@@ -48,15 +46,13 @@ func cause(c *Change, applied Object) Cause {
 		if c.From != nil {
 			config, hand = applied.Address() != c.Address, applied.Address() != *c.From
 		}
-		was := applied.Fields()
+		was := map[string]string{}
+		for _, f := range applied.Fields() {
+			was[f.Name] = f.Value
+		}
 		for _, f := range c.Fields {
-			i := slices.IndexFunc(was, func(w Field) bool { return w.Name == f.Name })
-			if i < 0 {
-				config = true
-				continue
-			}
-			config = config || was[i].Value != f.After
-			hand = hand || was[i].Value != f.Before
+			config = config || was[f.Name] != f.After
+			hand = hand || was[f.Name] != f.Before
 		}
 	}
 	switch {

@@ -123,6 +123,8 @@ func readObject(kind Kind, text []byte) (o Object, err error) {
 		o = &Limits{}
 	case KindPolicy:
 		o = &Policy{}
+	case KindDiscovery:
+		o = &Discovery{}
 	default:
 		return nil, fmt.Errorf("%q is no kind of object", kind)
 	}

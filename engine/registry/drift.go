@@ -104,14 +104,15 @@ func (m *matcher) edits(was, is Object) (list []FieldChange) {
 			is = c
 		}
 	}
+	if d, ok := is.(*Device); ok {
+		if gateway := m.of[d.Gateway]; gateway != nil && gateway.Address() != d.Gateway {
+			d = d.clone().(*Device)
+			d.Gateway = gateway.Address()
+			is = d
+		}
+	}
 	if same(was, is) {
 		return list
 	}
-	before := was.Fields()
-	for i, f := range is.Fields() {
-		if before[i].Value != f.Value {
-			list = append(list, FieldChange{f.Name, before[i].Value, f.Value})
-		}
-	}
-	return list
+	return append(list, differences(was, is)...)
 }

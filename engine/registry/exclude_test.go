@@ -88,7 +88,13 @@ func TestLeavingOutProperties(t *testing.T) {
 		was := map[uuid.UUID]Object{}
 		for o := range current.Objects {
 			was[IDOf(o)] = o
-			switch now := after.find(o.Address()); {
+			now := after.find(o.Address())
+			if d, ok := now.(*Device); ok && d.GatewayID == o.(*Device).GatewayID { // it may have another address
+				same := *d
+				same.Gateway = o.(*Device).Gateway
+				now = &same
+			}
+			switch {
 			case o.Address().Within(setOf(addresses)) && (now == nil || !reflect.DeepEqual(now.Fields(), o.Fields()) || *now.status() != *o.status()):
 				t.Fatalf("seed %d, without %s: %s is touched\n%s", seed, addresses, o.Address(), shown(part))
 			case addresses == nil && len(part.Changes) > 0 && part.Count().Deletes > 0:

@@ -3,6 +3,8 @@ package registry
 import (
 	"maps"
 	"slices"
+
+	"github.com/google/uuid"
 )
 
 // Managed returns what applies brought about: the objects that are managed and not retired.
@@ -62,6 +64,51 @@ func Between(from, to *Snapshot) []Change {
 	return append(deletes, rest...)
 }
 
+// TellMoves turns what Between says of objects that are at two addresses with one id, a delete and a create, into moves. What
+// only went along with its parent is left out, and is an update where its fields changed, as in a plan.
+func TellMoves(changes []Change) []Change {
+	gone := map[identity]Object{}
+	for i := range changes {
+		if c := &changes[i]; c.Action == Delete && c.Before.id() != uuid.Nil {
+			gone[identityOf(c.Before)] = c.Before
+		}
+	}
+	to := map[Address]Address{} // where what was at an address is now
+	var told []Change
+	for _, c := range changes {
+		if c.Action == Create && gone[identityOf(c.After)] != nil {
+			c.Action, c.Before = Move, gone[identityOf(c.After)]
+			from := c.Before.Address()
+			to[from] = c.Address
+			if c.Fields = fieldChanges(&c); alongside(from, c.Address, to) {
+				if c.Action = Update; len(c.Fields) == 0 {
+					continue
+				}
+			} else {
+				c.From = &from
+			}
+		}
+		told = append(told, c)
+	}
+	return slices.DeleteFunc(told, func(c Change) bool {
+		if c.Action != Delete {
+			return false
+		}
+		_, moved := to[c.Address]
+		return moved
+	})
+}
+
+// alongside reports whether an object is where the move of its parent took it.
+func alongside(from, now Address, to map[Address]Address) bool {
+	parent, ok := from.Parent()
+	if !ok {
+		return false
+	}
+	under, moved := to[parent]
+	return moved && from.below(under) == now
+}
+
 // Creates returns the changes that lead from nothing to a state.
 func Creates(s *Snapshot) []Change { return Between(NewSnapshot(nil), s) }
 
@@ -119,6 +166,9 @@ func (f Fold) relocate(r *relocation) {
 				renamed.Parent = to.Name()
 				o = &renamed
 			}
+		}
+		if d, ok := o.(*Device); ok {
+			o = r.renameGateways([]*Device{d})[0]
 		}
 		f[o.Address()] = o
 	}

@@ -38,6 +38,13 @@ func (d *differ) relocate() *Snapshot {
 	at.Devices = moveAll(d, at.Devices, d.desired.Devices)
 	if len(d.placed) > 0 {
 		at.Customers = d.renameParents(at.Customers)
+		renamed := d.renameGateways(at.Devices)
+		for i, o := range renamed {
+			if was := at.Devices[i]; o != was && d.origins[o.Addr] == nil {
+				d.origins[o.Addr] = was
+			}
+		}
+		at.Devices = renamed
 	}
 	return &at
 }
@@ -285,6 +292,25 @@ func (d *differ) renameParents(customers []*Customer) []*Customer {
 			c := *c
 			c.Parent = to.Name()
 			renamed[i] = &c
+		}
+	}
+	return renamed
+}
+
+// renameGateways lets devices name their gateways as these are called from now on.
+func (r *relocation) renameGateways(devices []*Device) []*Device {
+	renamed := devices
+	for i, o := range devices {
+		if o.Gateway == (Address{}) {
+			continue
+		}
+		if to := r.destination(o.Gateway); to != o.Gateway {
+			if &renamed[0] == &devices[0] {
+				renamed = slices.Clone(devices)
+			}
+			o := *o
+			o.Gateway = to
+			renamed[i] = &o
 		}
 	}
 	return renamed

@@ -68,6 +68,8 @@ func declaredAt(t *testing.T, text string) *Snapshot {
 			s.Moves = append(s.Moves, Moved{From: at(from), To: at(to), Place: "m"})
 		} else if to, id, ok := strings.Cut(word, "="); ok {
 			s.Imports = append(s.Imports, Imported{at(to), id, "i"})
+		} else if to, id, ok := strings.Cut(word, "^"); ok {
+			s.Given = append(s.Given, Given{at(to), uuid.MustParse(id), "g"})
 		} else if rest, ok := strings.CutPrefix(word, "-"); ok {
 			s.Released = append(s.Released, Released{From: at(rest), Place: "r"})
 		} else if rest, ok := strings.CutPrefix(word, "&"); ok {
@@ -84,6 +86,7 @@ func declaredAt(t *testing.T, text string) *Snapshot {
 	}
 	desired := Declare(list)
 	desired.Owner, desired.Moves, desired.Imports, desired.Released, desired.References = s.Owner, s.Moves, s.Imports, s.Released, s.References
+	desired.Give(s.Given)
 	return desired
 }
 
@@ -123,6 +126,23 @@ func TestDiffFollowsBlocks(t *testing.T) {
 	const mill = "customer.a project.a/p site.a/p/n "
 	deviceID := NewAddress(KindDevice, "a", "p", "n", "d").ID().String()
 	for _, test := range []struct{ name, current, desired, want string }{
+		// given an id
+		{"a new device", mill, mill + "device.a/p/n/e device.a/p/n/e^" + deviceID, "+ device.a/p/n/e"},
+		{"which is there", mill + "device.a/p/n/d", mill + "device.a/p/n/d device.a/p/n/d^" + deviceID, ""},
+		{"renamed", mill + "device.a/p/n/d", mill + "device.a/p/n/e device.a/p/n/e^" + deviceID, "> device.a/p/n/d -> device.a/p/n/e [{external_id ext-d ext-e}]"},
+		{
+			"another than it has", mill + "device.a/p/n/e", mill + "device.a/p/n/e device.a/p/n/e^" + deviceID,
+			"g: device.a/p/n/e has the id " + NewAddress(KindDevice, "a", "p", "n", "e").ID().String() + ", which it keeps for ever: it cannot have the id " + deviceID,
+		},
+		{
+			"that of another", mill + "device.a/p/n/d", mill + "device.a/p/n/d device.a/p/n/e device.a/p/n/e^" + deviceID,
+			"g: the id " + deviceID + " is that of device.a/p/n/d: a moved block lets it become device.a/p/n/e",
+		},
+		{
+			"that of a retired one", mill + "!device.a/p/n/d", mill + "device.a/p/n/e device.a/p/n/e^" + deviceID,
+			"g: the id " + deviceID + " is that of device.a/p/n/d: a moved block lets it become device.a/p/n/e",
+		},
+
 		// moved
 		{"a device", mill + "device.a/p/n/d", mill + "device.a/p/n/e device.a/p/n/d>device.a/p/n/e", "> device.a/p/n/d -> device.a/p/n/e [{external_id ext-d ext-e}]"},
 		{"done", mill + "device.a/p/n/e", mill + "device.a/p/n/e device.a/p/n/d>device.a/p/n/e", ""},
@@ -353,7 +373,7 @@ func applied(t *testing.T, current *Snapshot, plan *Plan) *Snapshot {
 			*n.object.status() = Status{}
 		case c.Action == Delete:
 			switch n.object.(type) {
-			case *Threshold, *Platform, *Retention, *Limits, *Policy:
+			case *Threshold, *Platform, *Retention, *Limits, *Policy, *Discovery:
 				nodes = slices.DeleteFunc(nodes, func(other *node) bool { return other == n })
 			default:
 				n.object.status().Retired = true
@@ -383,6 +403,16 @@ func applied(t *testing.T, current *Snapshot, plan *Plan) *Snapshot {
 				}
 			}
 		}
+	}
+	for _, d := range after.Devices { // gateways, too
+		if d.Gateway == (Address{}) {
+			continue
+		}
+		gateway := after.Device(d.GatewayID)
+		if gateway == nil {
+			t.Fatalf("%s is reached through %s, which is not there\n%s", d.Addr, d.GatewayID, shown(plan))
+		}
+		d.Gateway = gateway.Addr
 	}
 	return after
 }
@@ -575,5 +605,19 @@ func TestChecksumCoversBlocks(t *testing.T) {
 	}
 	if declaredAt(t, plain+" owner:default").Checksum() != declaredAt(t, plain).Checksum() {
 		t.Error("the default name changes the checksum")
+	}
+}
+
+// A device that is given the id of another's address leaves that one to look for another.
+func TestGivenIDs(t *testing.T) {
+	const mill = "customer.a project.a/p site.a/p/n "
+	d, e := NewAddress(KindDevice, "a", "p", "n", "d"), NewAddress(KindDevice, "a", "p", "n", "e")
+	plan := Diff(NewSnapshot(objectsAt(t, mill)), declaredAt(t, mill+"device.a/p/n/d device.a/p/n/e device.a/p/n/e^"+d.ID().String()))
+	ids := map[Address]uuid.UUID{}
+	for _, c := range plan.Changes {
+		ids[c.Address] = IDOf(c.After)
+	}
+	if len(ids) != 2 || ids[e] != d.ID() || ids[d] == d.ID() || ids[d] == uuid.Nil {
+		t.Errorf("the ids are %v", ids)
 	}
 }

@@ -10,7 +10,7 @@ type Part struct {
 }
 
 // Live returns the part of the registry that exists, without what is retired. What an object is in, and what it names (a
-// parent, a parameter), is there too, except other customers than those asked for: in References when others manage it or
+// parent, a parameter, a gateway), is there too, except other customers than those asked for: in References when others manage it or
 // nobody does, and a declaration can refer to it. Those that it can only declare are listed in beside.
 func (s *Snapshot) Live(part Part) (live *Snapshot, beside []Address) {
 	x := selection{s: s, part: part, keep: map[Address]bool{}}
@@ -64,11 +64,28 @@ func (x *selection) need(a Address) {
 	}
 }
 
-// addNeeded adds what wanted objects are in, and the parameters that wanted devices send.
+// addNeeded adds what wanted objects are in, and the parameters and gateways that wanted devices name.
 func (x *selection) addNeeded() {
 	parameters := make(map[Address]bool, len(x.s.Parameters))
 	for _, p := range x.s.Parameters {
 		parameters[p.Addr] = true
+	}
+	var add func(d *Device)
+	add = func(d *Device) {
+		project := d.Project()
+		for _, name := range d.Parameters {
+			if p := project.Child(KindParameter, name); !x.keep[p] && parameters[p] {
+				x.need(p)
+			}
+		}
+		if d.Gateway == (Address{}) || x.keep[d.Gateway] {
+			return
+		}
+		x.need(d.Gateway)
+		site, _ := d.Gateway.Parent()
+		if o := x.s.find(site); o != nil && x.wants(o) { // and declares its devices
+			add(x.s.find(d.Gateway).(*Device))
+		}
 	}
 	for o := range x.s.Objects {
 		if !x.wants(o) {
@@ -78,12 +95,7 @@ func (x *selection) addNeeded() {
 			x.need(up)
 		}
 		if d, ok := o.(*Device); ok {
-			project := d.Project()
-			for _, name := range d.Parameters {
-				if p := project.Child(KindParameter, name); !x.keep[p] && parameters[p] {
-					x.need(p)
-				}
-			}
+			add(d)
 		}
 	}
 }
@@ -114,13 +126,13 @@ func (x *selection) refer() (references []Referenced) {
 	others := setOf(x.beside)
 	x.beside = slices.DeleteFunc(x.beside, func(a Address) bool {
 		o := x.s.find(a)
-		if o == nil || o.status().Retired || a.Kind == KindThreshold || a.Kind == KindDevice {
+		if o == nil || o.status().Retired || a.Kind == KindThreshold {
 			return false
 		}
-		if a.Kind == KindParameter {
-			project, ok := a.Parent()
-			if !ok || !others[project] || x.s.find(project).status().Retired {
-				return false // a project that is declared declares its parameters
+		if a.Kind == KindParameter || a.Kind == KindDevice {
+			up, ok := a.Parent()
+			if !ok || !others[up] || x.s.find(up).status().Retired {
+				return false // a project that is declared declares its parameters, a site its devices
 			}
 			delete(x.keep, a)
 		}
@@ -133,7 +145,7 @@ func (x *selection) refer() (references []Referenced) {
 // isGlobal reports whether an object belongs to no customer.
 func isGlobal(o Object) bool {
 	switch o.(type) {
-	case *Platform, *Retention, *Limits, *Policy:
+	case *Platform, *Retention, *Limits, *Policy, *Discovery:
 		return true
 	}
 	return false

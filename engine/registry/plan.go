@@ -168,6 +168,17 @@ func (p *Plan) Count() (n Counts) {
 func (p *Plan) Empty() bool { return len(p.Changes) == 0 }
 
 // Diff plans the way from current, the registry, to desired, a declaration. When it finds problems the plan has nothing else.
+//
+// An object has two addresses on this way, which differ when it moves: where current has it, its origin, and where it goes, its
+// destination. The steps:
+//
+//  1. release reads which origins are given up.
+//  2. relocate follows the moved and import blocks, finds by their ids objects that were renamed by hand, and makes d.at: current,
+//     with each object at its destination. From here on d.at is compared, and d.origin leads back.
+//  3. refer and keep find what must be there for the declaration, and what may not go for the sake of others.
+//  4. merge walks d.at and desired side by side, kind by kind. What only desired has is added; what both have is changed, moved or
+//     imported; what only d.at has meets its fate, which owner.go decides.
+//  5. Deletes and releases are done first, children before their parents; the rest after, parents first.
 func Diff(current, desired *Snapshot) *Plan {
 	d := newDiffer(current, desired)
 	at := d.at
@@ -175,6 +186,7 @@ func Diff(current, desired *Snapshot) *Plan {
 	merge(d, singleton(at.Retention), singleton(desired.Retention))
 	merge(d, singleton(at.Limits), singleton(desired.Limits))
 	merge(d, singleton(at.Policy), singleton(desired.Policy))
+	merge(d, singleton(at.Discovery), singleton(desired.Discovery))
 	deletes, rest := len(d.deletes), len(d.plan.Changes)
 	merge(d, at.Customers, desired.Customers)
 	parentsFirst(d.deletes[deletes:], current.Customers)
@@ -192,9 +204,26 @@ func Diff(current, desired *Snapshot) *Plan {
 		plan.Checksum, plan.Problems = d.plan.Checksum, d.plan.Problems
 		return plan
 	}
+	d.tellRenamed()
 	slices.Reverse(d.deletes)
 	d.plan.Changes = append(d.deletes, d.plan.Changes...)
 	return d.plan
+}
+
+// tellRenamed says of new devices with the external id of one that goes what was probably meant.
+func (d *differ) tellRenamed() {
+	gone := map[string]bool{}
+	for _, c := range d.deletes {
+		if was, ok := c.Before.(*Device); ok && c.Action == Delete && was.ExternalID != "" {
+			gone[was.ExternalID] = true
+		}
+	}
+	for i := range d.plan.Changes {
+		c := &d.plan.Changes[i]
+		if is, ok := c.After.(*Device); ok && c.Action == Create && c.Reason == "" && gone[is.ExternalID] {
+			c.Reason = "has the external_id of a device that goes; a moved block would keep its id and history"
+		}
+	}
 }
 
 // planFrom begins a plan for a registry, of the declaration of a name or, with "", of none.
@@ -239,8 +268,9 @@ type differ struct {
 	at               *Snapshot // current, with every object at the address that moves and imports give it
 
 	relocation
-	ids      map[Address]uuid.UUID // of what the registry has: an object keeps its id for ever
+	ids      map[Address]uuid.UUID // of what the registry has, where an object keeps its id for ever, and of what is given one
 	holders  map[uuid.UUID]Object  // whose ids these are, beside those of devices
+	given    map[uuid.UUID]Address // whose ids these are to be
 	refers   map[Address]string    // referenced by the declaration, and where
 	releases map[Address]bool      // released by the declaration; true with what is below
 	kept     map[Address]string    // what holds protected and foreign objects, and why it stays
@@ -249,7 +279,7 @@ type differ struct {
 func newDiffer(current, desired *Snapshot) *differ {
 	d := &differ{
 		plan:    planFrom(current, cmp.Or(desired.Owner, DefaultOwner)),
-		current: current, desired: desired, ids: map[Address]uuid.UUID{}, holders: map[uuid.UUID]Object{},
+		current: current, desired: desired, ids: map[Address]uuid.UUID{}, holders: map[uuid.UUID]Object{}, given: map[uuid.UUID]Address{},
 	}
 	d.plan.Checksum = desired.Checksum()
 	d.release()
@@ -269,9 +299,24 @@ func newDiffer(current, desired *Snapshot) *differ {
 	for _, t := range current.Thresholds {
 		d.holders[t.ID] = t
 	}
+	d.readGiven()
 	d.refer()
 	d.keep()
 	return d
+}
+
+// readGiven lets new devices have the ids that the declaration gives them. An id is for ever, and only one device's.
+func (d *differ) readGiven() {
+	for _, g := range d.desired.Given {
+		d.ids[g.To], d.given[g.ID] = g.ID, g.To
+		there, _ := d.at.find(g.To).(*Device)
+		switch holder := d.current.Device(g.ID); {
+		case there != nil && there.ID != g.ID:
+			d.problem(g.Place, "%s has the id %s, which it keeps for ever: it cannot have the id %s", g.To, there.ID, g.ID)
+		case there == nil && holder != nil:
+			d.problem(g.Place, "the id %s is that of %s: a moved block lets it become %s", g.ID, holder.Addr, g.To)
+		}
+	}
 }
 
 // merge walks two lists sorted by address. What leaves an address goes before what takes it.
@@ -386,11 +431,19 @@ func (d *differ) id(a Address) uuid.UUID {
 	if id, ok := d.ids[a]; ok {
 		return id
 	}
+	if a.Kind == KindDevice {
+		if o := d.at.find(a); o != nil {
+			return o.id()
+		}
+	}
 	return a.freeID(func(id uuid.UUID) bool { return d.taken(id, a) })
 }
 
-// taken reports whether an object that goes elsewhere than to an address has an id.
+// taken reports whether an object that goes elsewhere than to an address has an id, or is given it.
 func (d *differ) taken(id uuid.UUID, a Address) bool {
+	if to, ok := d.given[id]; ok && to != a {
+		return true
+	}
 	holder := d.holders[id]
 	if device := d.current.Device(id); device != nil {
 		holder = device
@@ -408,12 +461,7 @@ func fieldChanges(c *Change) (list []FieldChange) {
 			}
 		}
 	case Update, Move, Import:
-		before := c.Before.Fields()
-		for i, f := range c.After.Fields() {
-			if before[i].Value != f.Value {
-				list = append(list, FieldChange{f.Name, before[i].Value, f.Value})
-			}
-		}
+		list = differences(c.Before, c.After)
 	}
 	return list
 }

@@ -28,6 +28,9 @@ func randomObjects(r *rand.Rand) []Object {
 		list = append(list, &Policy{Addr: PolicyAddress, RequireSavedPlan: maybe()})
 	}
 	if maybe() {
+		list = append(list, &Discovery{Addr: DiscoveryAddress, Hold: time.Duration(r.IntN(2)) * time.Hour, MaxEvents: int64(r.IntN(2))})
+	}
+	if maybe() {
 		list = append(list, &Retention{Addr: RetentionAddress, Raw: time.Duration(1+r.IntN(2)) * 24 * time.Hour})
 	}
 	if maybe() {
@@ -43,6 +46,7 @@ func randomObjects(r *rand.Rand) []Object {
 			customer.Parent = pick("", names[0]) // a parent sorts after its child
 		}
 		list = append(list, customer)
+		var gateways []Address
 		project := &Project{Addr: customer.Addr.Child(KindProject, "p"), Description: pick("", "x", "y")}
 		list = append(list, project)
 		for _, short := range []string{"voltage", "tank_level_(%)"} {
@@ -69,6 +73,13 @@ func randomObjects(r *rand.Rand) []Object {
 				if maybe() {
 					d.Parameters = []string{"voltage"}
 				}
+				if o := (Override{Parameter: "voltage", Min: bound(), OnViolation: Violation(pick("", "flag"))}); maybe() {
+					d.Overrides = []Override{{Parameter: "current", Max: bound()}, o}[r.IntN(2):]
+				}
+				if n := len(gateways); n > 0 && maybe() {
+					d.Gateway = gateways[r.IntN(n)]
+				}
+				gateways = append(gateways, d.Addr)
 				list = append(list, d)
 			}
 		}

@@ -19,13 +19,14 @@ type SavedPlan struct {
 	Tool       string // version of the program that made it
 	MaxDestroy string // how many objects it may destroy, as -max-destroy takes it; "" for the usual
 	Author     string
+	Commit     string // that the declaration was read at, in hex; "" where that is not known
 	Created    time.Time
 }
 
 // PlanMagic is how a saved plan begins.
 const PlanMagic = "nsready plan, format "
 
-// A saved plan is text: PlanMagic and the version of the format; who made it and when; what else there is to say of it, with
+// A saved plan is text: PlanMagic and the version of the format; who made it, when, and of which commit; what else there is to say of it, with
 // the number of changes; the changes, as WriteChanges writes them; and planSeal with the SHA-256 of all before, in hex.
 const (
 	planFormat = "1"
@@ -38,6 +39,7 @@ const (
 // planOrigin is the second line.
 type planOrigin struct {
 	Author  string    `json:"author"`
+	Commit  string    `json:"commit,omitempty"`
 	Created time.Time `json:"created"`
 }
 
@@ -52,14 +54,14 @@ type planHeader struct {
 // ErrPlanDamaged says that a file is no saved plan, or not a whole one.
 var ErrPlanDamaged = errors.New("the file is no saved plan, or a damaged one")
 
-// WritePlan writes a plan for ReadPlan. The same plan gives the same bytes, but for author and time, which have the second line to
-// themselves, and for the last line.
+// WritePlan writes a plan for ReadPlan. The same plan gives the same bytes, but for author, commit and time, which have the second line
+// to themselves, and for the last line.
 func WritePlan(w io.Writer, p *SavedPlan) error {
 	sum := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
 	fmt.Fprintln(out, PlanMagic+planFormat)
 	e := json.NewEncoder(out)
-	err := e.Encode(planOrigin{p.Author, p.Created})
+	err := e.Encode(planOrigin{p.Author, p.Commit, p.Created})
 	if err == nil {
 		err = e.Encode(planHeader{p.Tool, p.MaxDestroy, p.Plan, len(p.Plan.Changes)})
 	}
@@ -141,7 +143,7 @@ func decodePlan(r *bufio.Reader) (*SavedPlan, error) {
 		return nil, fmt.Errorf("it has %d changes, and says that there are %d", len(changes), header.Changes)
 	}
 	header.Plan.Changes = changes
-	return &SavedPlan{Plan: header.Plan, Tool: header.Tool, MaxDestroy: header.MaxDestroy, Author: origin.Author, Created: origin.Created}, nil
+	return &SavedPlan{Plan: header.Plan, Tool: header.Tool, MaxDestroy: header.MaxDestroy, Author: origin.Author, Commit: origin.Commit, Created: origin.Created}, nil
 }
 
 // readLine reads one line, which is one JSON document.

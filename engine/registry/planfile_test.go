@@ -25,7 +25,7 @@ func randomSavedPlan(seed uint64) *SavedPlan {
 	current.Registry, current.Version, current.Revision = uuid.Must(uuid.NewRandomFromReader(bytes.NewReader(make([]byte, 16)))), 3, 17
 	return &SavedPlan{
 		Plan: Diff(current, Declare(randomObjects(r))), Tool: "v1.2.3", MaxDestroy: "5%",
-		Author: "pat@press-pc", Created: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
+		Author: "pat@press-pc", Commit: "0123456789abcdef0123456789abcdef01234567", Created: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
 	}
 }
 

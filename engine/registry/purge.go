@@ -41,6 +41,11 @@ func PlanPurge(current *Snapshot, addresses, allowed []Address) (*Plan, error) {
 			problems = append(problems, fmt.Errorf("%s is the parent of %s, which is not retired: give that another parent first", parent, c.Addr))
 		}
 	}
+	for _, d := range current.Devices {
+		if purged[d.Gateway] && !purged[d.Addr] && !d.Retired {
+			problems = append(problems, fmt.Errorf("%s is the gateway of %s, which is not retired: give that another gateway first", d.Gateway, d.Addr))
+		}
+	}
 	for _, a := range addresses {
 		if !purged[a] {
 			problems = append(problems, fmt.Errorf("there is no %s in the registry", a))

@@ -15,7 +15,7 @@ import (
 type Object interface {
 	Address() Address
 	// Fields are the attributes that a plan compares, in display order, in canonical text.
-	// An unset attribute has the text "".
+	// An unset attribute has the text ""; one of an override is left out.
 	Fields() []Field
 
 	id() uuid.UUID // zero for kinds that have none
@@ -112,9 +112,13 @@ type Device struct {
 	Interval   time.Duration `json:"interval_ns,omitzero"`
 	Parameters []string      `json:"parameters,omitzero"` // short names of the parameters it sends, sorted; nil when not declared
 	Rate       Rate          `json:"rate,omitzero"`       // zero for that of its customer, or of Limits
+	Overrides  []Override    `json:"overrides,omitzero"`  // of parameters of its project, none of them empty, sorted by their short names
+
+	Gateway Address `json:"gateway,omitzero"` // the device that it is reached through, of the same customer; zero for none
 
 	ProjectID uuid.UUID `json:"project_id,omitzero"`
 	SiteID    uuid.UUID `json:"site_id,omitzero"`
+	GatewayID uuid.UUID `json:"gateway_id,omitzero"`
 }
 
 // DataType is the type a parameter's values must have. They are stored as float64 whatever it is.
@@ -148,7 +152,9 @@ type Parameter struct {
 	Min         Bound         `json:"min,omitzero"`
 	Max         Bound         `json:"max,omitzero"`
 	Required    bool          `json:"required,omitzero"`
-	Interval    time.Duration `json:"interval_ns,omitzero"` // expected time between values; 0 when not declared
+	Precision   Bound         `json:"precision,omitzero"`      // decimals that a value is shown with; stored ones stay whole
+	Interval    time.Duration `json:"interval_ns,omitzero"`    // expected time between values; 0 when not declared
+	StaleAfter  time.Duration `json:"stale_after_ns,omitzero"` // age of the newest value from which on it is stale; 0 when not declared
 	Description string        `json:"description,omitzero"`
 	OnViolation Violation     `json:"on_violation,omitzero"`
 	Quality     uint8         `json:"default_quality,omitzero"` // for values that come without one
@@ -192,6 +198,9 @@ type Retention struct {
 // RetentionAddress is the address of the registry's only Retention.
 var RetentionAddress = Address{KindRetention, "telemetry"}
 
+// MaxPrecision is the most decimals that a parameter can declare: a float64 has no more.
+const MaxPrecision = 15
+
 // ShortName turns a parameter's name into the last part of its key, by the rule of the original platform:
 // lower case, spaces to underscores, nothing else.
 func ShortName(name string) string { return strings.ReplaceAll(strings.ToLower(name), " ", "_") }
@@ -226,6 +235,7 @@ func (*Platform) id() uuid.UUID    { return uuid.Nil }
 func (*Retention) id() uuid.UUID   { return uuid.Nil }
 func (*Limits) id() uuid.UUID      { return uuid.Nil }
 func (*Policy) id() uuid.UUID      { return uuid.Nil }
+func (*Discovery) id() uuid.UUID   { return uuid.Nil }
 
 func (c *Customer) setAddress(a Address)  { c.Addr = a }
 func (p *Project) setAddress(a Address)   { p.Addr = a }
@@ -237,6 +247,7 @@ func (p *Platform) setAddress(a Address)  { p.Addr = a }
 func (r *Retention) setAddress(a Address) { r.Addr = a }
 func (l *Limits) setAddress(a Address)    { l.Addr = a }
 func (p *Policy) setAddress(a Address)    { p.Addr = a }
+func (d *Discovery) setAddress(a Address) { d.Addr = a }
 
 func (c *Customer) clone() Object  { return new(*c) }
 func (p *Project) clone() Object   { return new(*p) }
@@ -248,6 +259,7 @@ func (p *Platform) clone() Object  { return new(*p) }
 func (r *Retention) clone() Object { return new(*r) }
 func (l *Limits) clone() Object    { return new(*l) }
 func (p *Policy) clone() Object    { return new(*p) }
+func (d *Discovery) clone() Object { return new(*d) }
 
 func (s *Status) status() *Status { return s }
 
@@ -265,18 +277,22 @@ func (p *Project) Fields() []Field { return []Field{{"description", p.Descriptio
 func (s *Site) Fields() []Field { return []Field{{"location", s.Location}, s.field()} }
 
 func (d *Device) Fields() []Field {
-	return []Field{
+	list := []Field{
 		{"type", d.Type}, {"external_id", d.ExternalID}, {"status", d.State},
-		{"interval", FormatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
+		{"gateway", formatAddress(d.Gateway)}, {"interval", FormatDuration(d.Interval)}, {"parameters", strings.Join(d.Parameters, ", ")},
 		{"limits.events_per_second", d.Rate.perSecond()}, {"limits.burst", d.Rate.burst()},
 		d.field(),
 	}
+	for _, o := range d.Overrides {
+		list = append(list, o.fields()...)
+	}
+	return list
 }
 
 func (p *Parameter) Fields() []Field {
 	return []Field{
 		{"name", p.Name}, {"unit", p.Unit}, {"type", string(p.Type)}, {"min", p.Min.String()}, {"max", p.Max.String()},
-		{"required", formatBool(p.Required)}, {"interval", FormatDuration(p.Interval)},
+		{"precision", p.Precision.String()}, {"required", formatBool(p.Required)}, {"interval", FormatDuration(p.Interval)}, {"stale_after", FormatDuration(p.StaleAfter)},
 		{"description", p.Description}, {"on_violation", string(p.OnViolation)}, {"default_quality", formatInt(int(p.Quality))},
 		p.field(),
 	}
@@ -310,8 +326,8 @@ func same(a, b Object) bool {
 	switch a := a.(type) {
 	case *Device:
 		b := b.(*Device)
-		return a.Type == b.Type && a.ExternalID == b.ExternalID && a.State == b.State && a.Interval == b.Interval &&
-			a.Rate == b.Rate && a.Lifecycle == b.Lifecycle && slices.Equal(a.Parameters, b.Parameters)
+		return a.Type == b.Type && a.ExternalID == b.ExternalID && a.State == b.State && a.Gateway == b.Gateway && a.Interval == b.Interval &&
+			a.Rate == b.Rate && a.Lifecycle == b.Lifecycle && slices.Equal(a.Parameters, b.Parameters) && slices.Equal(a.Overrides, b.Overrides)
 	default:
 		return slices.Equal(a.Fields(), b.Fields())
 	}

@@ -7,7 +7,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Of returns the objects that a declaration manages, as that declaration, which refers to the parents that others manage.
+// Of returns the objects that a declaration manages, as that declaration, which refers to the parents and gateways that others
+// manage.
 func (s *Snapshot) Of(owner string) *Snapshot {
 	var objects []Object
 	for o := range s.Objects {
@@ -22,6 +23,10 @@ func (s *Snapshot) Of(owner string) *Snapshot {
 		if parent, ok := o.Address().Parent(); ok && own.find(parent) == nil && !referred[parent] {
 			referred[parent] = true
 			own.References = append(own.References, Referenced{Address: parent})
+		}
+		if d, ok := o.(*Device); ok && d.Gateway != (Address{}) && own.find(d.Gateway) == nil && !referred[d.Gateway] {
+			referred[d.Gateway] = true
+			own.References = append(own.References, Referenced{Address: d.Gateway})
 		}
 	}
 	return own

@@ -35,6 +35,7 @@ type Snapshot struct {
 	Retention  *Retention // nil when none is declared
 	Limits     *Limits    // nil when none are declared
 	Policy     *Policy    // nil when none is declared
+	Discovery  *Discovery // nil when none is declared
 
 	// What a declaration says beside what exists. Empty for the registry itself.
 	Owner      string // the declaration's name; "" for DefaultOwner
@@ -42,6 +43,7 @@ type Snapshot struct {
 	Imports    []Imported
 	Released   []Released
 	References []Referenced
+	Given      []Given
 
 	index func() *index // made when it is first asked for: a plan over a million devices never does
 }
@@ -65,6 +67,13 @@ type Moved struct {
 type Imported struct {
 	To    Address
 	ID    string // a UUID, or the external id of a device
+	Place string
+}
+
+// Given says that the device at To has an id that does not follow from its address: one that it sends by already.
+type Given struct {
+	To    Address
+	ID    uuid.UUID
 	Place string
 }
 
@@ -127,6 +136,8 @@ func NewSnapshot(objects []Object) *Snapshot {
 			s.Limits = o
 		case *Policy:
 			s.Policy = o
+		case *Discovery:
+			s.Discovery = o
 		default:
 			panic(fmt.Sprintf("registry: a snapshot has no place for %T", o))
 		}
@@ -158,6 +169,17 @@ func newIndex(devices []*Device, parameters []*Parameter) *index {
 
 func sortByAddress[O Object](list []O) {
 	slices.SortFunc(list, func(a, b O) int { return cmp.Compare(a.Address().Path, b.Address().Path) })
+}
+
+// Give lets devices have the ids that a declaration gives them. It completes a snapshot that nobody has read yet.
+func (s *Snapshot) Give(list []Given) {
+	s.Given = list
+	for _, g := range list {
+		if d, ok := s.find(g.To).(*Device); ok {
+			d.ID = g.ID
+		}
+	}
+	s.index = sync.OnceValue(func() *index { return newIndex(s.Devices, s.Parameters) })
 }
 
 // Device returns the device with an id, or nil.
@@ -192,6 +214,8 @@ func (s *Snapshot) find(a Address) Object {
 		return search(singleton(s.Limits), a)
 	case KindPolicy:
 		return search(singleton(s.Policy), a)
+	case KindDiscovery:
+		return search(singleton(s.Discovery), a)
 	}
 	return nil
 }
@@ -206,7 +230,7 @@ func search[O Object](list []O, a Address) Object {
 // Objects calls yield for every object, parents before children.
 func (s *Snapshot) Objects(yield func(Object) bool) {
 	_ = each(s.Platform, yield) && (s.Retention == nil || yield(s.Retention)) && (s.Limits == nil || yield(s.Limits)) &&
-		(s.Policy == nil || yield(s.Policy)) && each(s.Customers, yield) &&
+		(s.Policy == nil || yield(s.Policy)) && (s.Discovery == nil || yield(s.Discovery)) && each(s.Customers, yield) &&
 		each(s.Projects, yield) && each(s.Sites, yield) && each(s.Parameters, yield) &&
 		each(s.Thresholds, yield) && each(s.Devices, yield)
 }
@@ -249,6 +273,9 @@ func (s *Snapshot) Checksum() string {
 	for _, r := range s.References {
 		others = append(others, "reference\x00"+r.Address.String())
 	}
+	for _, g := range s.Given {
+		others = append(others, "id\x00"+g.To.String()+"\x00"+g.ID.String())
+	}
 	slices.Sort(others)
 	for _, line := range slices.Compact(others) {
 		h.Write([]byte(line + "\n"))
@@ -269,6 +296,9 @@ func assignIDs(o Object, id func(Address) uuid.UUID) {
 	case *Device:
 		site := up(o.Addr, KindSite)
 		o.ID, o.SiteID, o.ProjectID = id(o.Addr), id(site), id(up(site, KindProject))
+		if o.GatewayID = uuid.Nil; o.Gateway != (Address{}) {
+			o.GatewayID = id(o.Gateway)
+		}
 	case *Parameter:
 		o.ID, o.Key = id(o.Addr), ParameterKey(id(up(o.Addr, KindProject)), o.Addr.Name())
 	case *Threshold:
@@ -277,7 +307,18 @@ func assignIDs(o Object, id func(Address) uuid.UUID) {
 	}
 }
 
-// String summarises the snapshot, such as "2 customers, 3 projects, 4 sites, 24 devices, 9 parameters, 5 thresholds".
+// InUse counts the objects that are not retired.
+func InUse[T Object](objects []T) int {
+	n := 0
+	for _, o := range objects {
+		if !o.status().Retired {
+			n++
+		}
+	}
+	return n
+}
+
+// String says how much is in use, such as "2 customers, 3 projects, 4 sites, 24 devices, 9 parameters, 5 thresholds".
 func (s *Snapshot) String() string {
 	count := func(n int, noun string) string {
 		if n != 1 {
@@ -286,7 +327,7 @@ func (s *Snapshot) String() string {
 		return strconv.Itoa(n) + " " + noun
 	}
 	return strings.Join([]string{
-		count(len(s.Customers), "customer"), count(len(s.Projects), "project"), count(len(s.Sites), "site"),
-		count(len(s.Devices), "device"), count(len(s.Parameters), "parameter"), count(len(s.Thresholds), "threshold"),
+		count(InUse(s.Customers), "customer"), count(InUse(s.Projects), "project"), count(InUse(s.Sites), "site"),
+		count(InUse(s.Devices), "device"), count(InUse(s.Parameters), "parameter"), count(InUse(s.Thresholds), "threshold"),
 	}, ", ")
 }

@@ -1,10 +1,15 @@
 package registry
 
-import "iter"
+import (
+	"iter"
+	"slices"
+
+	"github.com/google/uuid"
+)
 
 // Target returns the part of a plan that concerns the objects at some addresses and everything below them. With it come the
-// changes that these need: what makes the objects that they hang off, a customer's parent and the parameters that a device
-// sends, what frees the address that an object gets, what lets go of an object that goes, and whatever else concerns what is
+// changes that these need: what makes the objects that they hang off, a customer's parent, the parameters that a device
+// sends and its gateway, what frees the address that an object gets, what lets go of an object that goes, and whatever else concerns what is
 // below an object that moves or goes.
 func (p *Plan) Target(addresses []Address) *Plan {
 	part := *p
@@ -65,10 +70,12 @@ type links struct {
 	makes map[Address]int   // which makes an object be at an address
 	frees map[Address][]int // which take objects away from it
 	leave map[Address][]int // which make objects need it no more
+
+	unlink map[uuid.UUID][]int // which give devices another gateway than that with an id: its address may be another before a move
 }
 
 func (p *Plan) links() *links {
-	l := &links{makes: map[Address]int{}, frees: map[Address][]int{}, leave: map[Address][]int{}}
+	l := &links{makes: map[Address]int{}, frees: map[Address][]int{}, leave: map[Address][]int{}, unlink: map[uuid.UUID][]int{}}
 	for i, c := range p.Changes {
 		switch {
 		case c.Action == Create || c.From != nil:
@@ -82,6 +89,9 @@ func (p *Plan) links() *links {
 		if c.Before != nil && c.After != nil {
 			for _, a := range needs(c.Before) {
 				l.leave[a] = append(l.leave[a], i)
+			}
+			if d, ok := c.Before.(*Device); ok && d.GatewayID != uuid.Nil {
+				l.unlink[d.GatewayID] = append(l.unlink[d.GatewayID], i)
 			}
 		}
 	}
@@ -114,7 +124,7 @@ func (l *links) needed(c *Change) iter.Seq[int] {
 		} else if c.Action != Delete {
 			return
 		}
-		for _, j := range l.leave[loses] {
+		for _, j := range slices.Concat(l.leave[loses], l.unlink[c.Before.id()]) {
 			if !yield(j) {
 				return
 			}
@@ -136,6 +146,9 @@ func needs(o Object) (list []Address) {
 		project := o.Project()
 		for _, name := range o.Parameters {
 			list = append(list, project.Child(KindParameter, name))
+		}
+		if o.Gateway != (Address{}) {
+			list = append(list, o.Gateway)
 		}
 	}
 	return list

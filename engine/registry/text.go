@@ -87,6 +87,13 @@ func FormatDuration(d time.Duration) string {
 	return s
 }
 
+func formatAddress(a Address) string {
+	if a == (Address{}) {
+		return ""
+	}
+	return a.String()
+}
+
 // CanonicalJSON rewrites a JSON object with sorted keys, no spaces and numbers without exponents or trailing zeros,
 // so that it reads the same after PostgreSQL kept it as jsonb; "" and an empty object become "".
 func CanonicalJSON(text []byte) (string, error) {

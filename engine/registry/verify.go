@@ -71,15 +71,22 @@ func (p *Plan) verify(current *Snapshot) error {
 	return nil
 }
 
-// isBefore reports whether what a plan has before a change is what there is. The parent that a customer names may be called by
-// what a move, which a partial plan left out, makes of it.
+// isBefore reports whether what a plan has before a change is what there is. The parent that a customer names, and the gateway that
+// a device does, may be called by what a move, which a partial plan left out, makes of it.
 func isBefore(had, is Object) bool {
-	a, _ := had.(*Customer)
-	b, _ := is.(*Customer)
-	if a != nil && b != nil && a.Parent != "" && b.Parent != "" {
-		a = a.clone().(*Customer)
-		a.Parent = b.Parent
-		had = a
+	switch is := is.(type) {
+	case *Customer:
+		if a, ok := had.(*Customer); ok && a != nil && a.Parent != "" && is.Parent != "" {
+			a = a.clone().(*Customer)
+			a.Parent = is.Parent
+			had = a
+		}
+	case *Device:
+		if a, ok := had.(*Device); ok && a != nil && a.Gateway != (Address{}) && is.Gateway != (Address{}) {
+			a = a.clone().(*Device)
+			a.Gateway = is.Gateway
+			had = a
+		}
 	}
 	return reflect.DeepEqual(had, is)
 }
@@ -137,8 +144,15 @@ func (p *Plan) outcome(current *Snapshot) *Snapshot {
 		objects = append(objects, o)
 	}
 	for _, o := range objects {
-		if c, ok := o.(*Customer); ok && c.Parent != "" {
-			c.Parent = moves.destination(NewAddress(KindCustomer, c.Parent)).Name()
+		switch o := o.(type) {
+		case *Customer:
+			if o.Parent != "" {
+				o.Parent = moves.destination(NewAddress(KindCustomer, o.Parent)).Name()
+			}
+		case *Device:
+			if o.Gateway != (Address{}) {
+				o.Gateway = moves.destination(o.Gateway)
+			}
 		}
 	}
 	for _, o := range put {
@@ -147,16 +161,23 @@ func (p *Plan) outcome(current *Snapshot) *Snapshot {
 	s := NewSnapshot(objects)
 	s.Owner, s.Moves, s.Imports, s.Released = p.Owner, moved, imported, released
 	referred := map[Address]bool{}
-	for o := range s.Objects {
-		a, ok := o.Address().Parent()
-		if !ok || referred[a] || s.find(a) != nil {
-			continue
+	refer := func(o Object, a Address) {
+		if referred[a] || s.find(a) != nil {
+			return
 		}
-		if parent := current.find(a); put[o.Address()] == nil && (parent == nil || parent.status().Retired) {
-			continue // it was missing before
+		if other := current.find(a); put[o.Address()] == nil && (other == nil || other.status().Retired) {
+			return // it was missing before
 		}
 		referred[a] = true
 		s.References = append(s.References, Referenced{Address: a})
+	}
+	for o := range s.Objects {
+		if a, ok := o.Address().Parent(); ok {
+			refer(o, a)
+		}
+		if d, ok := o.(*Device); ok && d.Gateway != (Address{}) && !gone[d.Gateway] { // a partial plan may leave its device for later
+			refer(o, d.Gateway)
+		}
 	}
 	return s
 }

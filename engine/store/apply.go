@@ -318,7 +318,7 @@ func checkText(plan *registry.Plan) error {
 			return fmt.Errorf("the name in %q holds a NUL character or is not UTF-8, which the database cannot store", c.Address)
 		}
 		for _, f := range c.Fields {
-			if strings.IndexByte(f.After, 0) >= 0 || !utf8.ValidString(f.After) ||
+			if strings.IndexByte(f.After, 0) >= 0 || !utf8.ValidString(f.After) || strings.IndexByte(f.Name, 0) >= 0 || !utf8.ValidString(f.Name) ||
 				(f.Name == "metadata" || f.Name == "location") && nulEscape.MatchString(f.After) {
 				return fmt.Errorf("%s: %s holds a NUL character or is not UTF-8, which the database cannot store", c.Address, f.Name)
 			}
@@ -340,7 +340,7 @@ func (s *Store) explain(ctx context.Context, plan *registry.Plan, err error) err
 			}
 		}
 		if refused.Code == lockNotAvailable {
-			return fmt.Errorf("%w: another program is changing the registry and has not committed for %s", err, applyWait)
+			return fmt.Errorf("%w: another program, which changes the registry or reads and writes what this removes or renames, has not ended its transaction for %s; pg_stat_activity tells which", err, applyWait)
 		}
 		if refused.Detail != "" {
 			return fmt.Errorf("%w: %s", err, refused.Detail)

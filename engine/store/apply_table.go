@@ -81,6 +81,19 @@ var tables = []*table{
 		},
 	},
 	{
+		kind: registry.KindDiscovery, name: "discovery", key: []string{"id"},
+		columns: []string{"id boolean", "hold_seconds double precision", "max_devices bigint", "max_events bigint", "max_events_per_device bigint"},
+		row: func(c *copyBuffer, o registry.Object) error {
+			d := o.(*registry.Discovery)
+			c.bool(true)
+			c.seconds(d.Hold)
+			c.count(d.MaxDevices)
+			c.count(d.MaxEvents)
+			c.count(d.MaxEventsPerDevice)
+			return nil
+		},
+	},
+	{
 		kind: registry.KindCustomer, name: "customers", key: []string{"id"}, place: []string{"name"}, retired: "retired_at = now()",
 		columns: []string{
 			"id uuid", "name text", "metadata jsonb", "events_per_second double precision", "burst bigint",
@@ -178,7 +191,7 @@ var tables = []*table{
 		columns: []string{
 			"id uuid", "site_id uuid", "name text", "device_type text", "external_id text", "status text",
 			"reporting_interval_seconds double precision", "parameters text[]", "events_per_second double precision", "burst bigint",
-			"prevent_destroy boolean",
+			"prevent_destroy boolean", "gateway_id uuid", "overrides jsonb",
 		},
 		row: func(c *copyBuffer, o registry.Object) error {
 			d := o.(*registry.Device)
@@ -192,7 +205,12 @@ var tables = []*table{
 			c.texts(d.Parameters)
 			c.rate(d.Rate)
 			c.bool(d.PreventDestroy)
-			return nil
+			if d.GatewayID == uuid.Nil {
+				c.null()
+			} else {
+				c.uuid(d.GatewayID)
+			}
+			return c.overrides(d)
 		},
 	},
 }
@@ -205,7 +223,9 @@ type template struct {
 	Max            *float64           `json:"max"`
 	Required       bool               `json:"required"`
 	Description    *string            `json:"description"`
+	Precision      *float64           `json:"precision"`
 	Interval       *float64           `json:"interval_seconds"`
+	StaleAfter     *float64           `json:"stale_after_seconds"`
 	OnViolation    registry.Violation `json:"on_violation"`
 	DefaultQuality uint8              `json:"default_quality"`
 }
@@ -224,8 +244,14 @@ func templateMetadata(p *registry.Parameter) ([]byte, error) {
 	if p.Description != "" {
 		t.Description = &p.Description
 	}
+	if p.Precision.Set {
+		t.Precision = &p.Precision.Value
+	}
 	if seconds := p.Interval.Seconds(); seconds != 0 {
 		t.Interval = &seconds
+	}
+	if seconds := p.StaleAfter.Seconds(); seconds != 0 {
+		t.StaleAfter = &seconds
 	}
 	metadata, err := json.Marshal(t)
 	if err != nil {
@@ -381,7 +407,7 @@ func objectID(o registry.Object) string {
 		return id.String()
 	}
 	switch o.(type) {
-	case *registry.Retention, *registry.Limits, *registry.Policy:
+	case *registry.Retention, *registry.Limits, *registry.Policy, *registry.Discovery:
 		return "true"
 	}
 	return o.Address().Name()

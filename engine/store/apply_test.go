@@ -49,6 +49,7 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 	customers = customers[:1+r.IntN(3)]
 	for i, name := range customers {
 		c := registry.NewAddress(registry.KindCustomer, name)
+		var gateways []registry.Address
 		parent := ""
 		if i > 0 && maybe() {
 			parent = customers[i-1]
@@ -67,7 +68,7 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 				q := p.Child(registry.KindParameter, name)
 				add(&registry.Parameter{
 					Addr: q, Name: pick("Voltage", "Tank/Level (%)"), Unit: pick("", "V", "°C"),
-					Type: registry.DataType(pick("float", "int", "bool")), Min: bound(), Max: bound(), Required: maybe(), Interval: span(),
+					Type: registry.DataType(pick("float", "int", "bool")), Min: bound(), Max: bound(), Required: maybe(), Interval: span(), StaleAfter: span(), Precision: bound(),
 					Description: pick("", `a "b"`), OnViolation: registry.Violation(pick("flag", "reject", "accept")), Quality: uint8(r.IntN(256)), Lifecycle: lifecycle(),
 				})
 				if maybe() {
@@ -94,6 +95,15 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 					if maybe() {
 						d.Parameters = []string{"a b", `c"{}`, "voltage"}[:1+r.IntN(3)]
 					}
+					for _, name := range []string{`c"{}`, "voltage"} {
+						if o := (registry.Override{Parameter: name, Min: bound(), Interval: span(), OnViolation: registry.Violation(pick("", "reject"))}); maybe() && !o.Empty() {
+							d.Overrides = append(d.Overrides, o)
+						}
+					}
+					if n := len(gateways); n > 0 && maybe() {
+						d.Gateway = gateways[r.IntN(n)]
+					}
+					gateways = append(gateways, d.Addr)
 					add(d)
 				}
 			}
@@ -109,6 +119,9 @@ func randomEstate(r *rand.Rand) *registry.Snapshot {
 	}
 	if maybe() {
 		add(&registry.Policy{Addr: registry.PolicyAddress, RequireSavedPlan: maybe()})
+	}
+	if maybe() {
+		add(&registry.Discovery{Addr: registry.DiscoveryAddress, Hold: time.Duration(r.IntN(2)) * span(), MaxDevices: int64(r.IntN(2)), MaxEvents: int64(r.IntN(2)), MaxEventsPerDevice: int64(r.IntN(2))})
 	}
 	if maybe() {
 		add(&registry.Retention{Addr: registry.RetentionAddress, Raw: time.Hour + span(), CompressAfter: span()})
@@ -186,7 +199,7 @@ func randomMoves(r *rand.Rand, current, desired *registry.Snapshot) (list []regi
 	}
 	for o := range current.Objects {
 		a := o.Address()
-		if n := len(free[a.Kind]); n > 0 && !wanted[a] && a.Kind != registry.KindPlatform && a.Kind != registry.KindRetention && a.Kind != registry.KindLimits && a.Kind != registry.KindPolicy {
+		if n := len(free[a.Kind]); n > 0 && !wanted[a] && !desiredKinds[a.Kind] {
 			i := r.IntN(n)
 			list = append(list, registry.Moved{From: a, To: free[a.Kind][i]})
 			free[a.Kind] = slices.Delete(free[a.Kind], i, i+1)
@@ -222,7 +235,7 @@ func TestApplyMoves(t *testing.T) {
 	s := migrated(t)
 	moves := 0
 	for seed := range uint64(5) {
-		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, registry_versions CASCADE`)
+		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, discovery, registry_versions CASCADE`)
 		r := rand.New(rand.NewPCG(seed, 2))
 		known := map[string]string{}
 		for step := range 6 {
@@ -389,7 +402,7 @@ func TestApplyKeepsToItsOwn(t *testing.T) {
 	s := migrated(t)
 	refused, foreign := 0, 0
 	for seed := range uint64(4) {
-		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, registry_versions CASCADE`)
+		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, discovery, registry_versions CASCADE`)
 		r := rand.New(rand.NewPCG(seed, 3))
 		for step := range 10 {
 			before, desired := load(t, s), randomEstate(r)
@@ -466,7 +479,7 @@ func retired(o registry.Object) bool {
 func TestApplyConverges(t *testing.T) {
 	s := migrated(t)
 	for seed := range uint64(10) {
-		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, registry_versions CASCADE`)
+		exec(t, s, `TRUNCATE customers, parameter_templates, platform_thresholds, retention, limits, discovery, registry_versions CASCADE`)
 		r := rand.New(rand.NewPCG(seed, 1))
 		known := map[registry.Address]string{}
 		for step := range 6 {
@@ -500,7 +513,7 @@ func TestApplyConverges(t *testing.T) {
 }
 
 // desiredKinds are really deleted, and lose nothing by it.
-var desiredKinds = map[registry.Kind]bool{registry.KindPlatform: true, registry.KindRetention: true, registry.KindLimits: true, registry.KindPolicy: true}
+var desiredKinds = map[registry.Kind]bool{registry.KindPlatform: true, registry.KindRetention: true, registry.KindLimits: true, registry.KindPolicy: true, registry.KindDiscovery: true}
 
 const mill = `customer.acme project.acme/mill site.acme/mill/north parameter.acme/mill/voltage `
 

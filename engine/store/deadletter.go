@@ -23,6 +23,7 @@ type letter struct {
 	seq     uint64
 	index   int
 	device  pgtype.UUID
+	pending pgtype.Text // what a held event calls its device
 	reason  string
 	message string
 	event   []byte // JSON
@@ -36,8 +37,13 @@ func (t *Tx) DeadLetter(_ context.Context, lane int, seq uint64, index int, e *t
 		return fmt.Errorf("writing a dead letter: %w", err)
 	}
 	c := t.claim
-	t.letters = append(t.letters, letter{c.ledger.account(c.devices[e.Device], e.ReceivedAt), 1, c.streams[lane], seq, index,
-		pgtype.UUID{Bytes: e.Device, Valid: true}, rejected.Reason, rejected.Err.Error(), event})
+	l := letter{account: c.ledger.account(c.devices[e.Device], e.ReceivedAt), events: 1, from: c.streams[lane], seq: seq, index: index,
+		device: pgtype.UUID{Bytes: e.Device, Valid: true}, reason: rejected.Reason, message: rejected.Err.Error(), event: event}
+	if h := e.Held; h != nil {
+		l.device.Valid = h.Device == e.Device.String()
+		l.pending = text([]byte(h.Device))
+	}
+	t.letters = append(t.letters, l)
 	return nil
 }
 
@@ -54,7 +60,8 @@ func (t *Tx) DeadFrame(_ context.Context, lane int, seq uint64, h telemetry.Head
 	c := t.claim
 	a := c.ledger.account(nil, received)
 	a.Accepted += int64(h.Events)
-	t.letters = append(t.letters, letter{a, int64(h.Events), c.streams[lane], seq, 0, pgtype.UUID{}, rejected.Reason, rejected.Err.Error(), event})
+	t.letters = append(t.letters, letter{account: a, events: int64(h.Events), from: c.streams[lane], seq: seq,
+		reason: rejected.Reason, message: rejected.Err.Error(), event: event})
 	return nil
 }
 
@@ -107,19 +114,20 @@ func (t *Tx) insertLetters(ctx context.Context, letters []letter) error {
 	n := len(letters)
 	epochs, numbers := make([]string, n), make([]int32, n)
 	seqs, indexes, devices := make([]int64, n), make([]int32, n), make([]pgtype.UUID, n)
-	reasons, messages, events := make([]string, n), make([]string, n), make([]string, n)
+	pending, reasons, messages, events := make([]pgtype.Text, n), make([]string, n), make([]string, n), make([]string, n)
 	for i := range letters {
 		l := &letters[i]
 		epochs[i], numbers[i] = l.from.Epoch, int32(l.from.Number)
-		seqs[i], indexes[i], devices[i] = int64(l.seq), int32(l.index), l.device
+		seqs[i], indexes[i], devices[i], pending[i] = int64(l.seq), int32(l.index), l.device, l.pending
 		reasons[i], messages[i], events[i] = l.reason, strings.ReplaceAll(strings.ToValidUTF8(l.message, "\ufffd"), "\x00", "\ufffd"), string(l.event)
 	}
 	// The same frame was a dead letter before when somebody set the offset back.
-	tag, err := c.conn.Exec(ctx, `INSERT INTO dead_letters (epoch, partition, seq, event_index, device_id, reason, message, event)
-		SELECT n.epoch, n.number, n.seq, n.index, n.device, n.reason, n.message, n.event::jsonb
-		FROM unnest($1::text[], $2::int[], $3::bigint[], $4::int[], $5::uuid[], $6::text[], $7::text[], $8::text[]) n (epoch, number, seq, index, device, reason, message, event)
+	tag, err := c.conn.Exec(ctx, `INSERT INTO dead_letters (epoch, partition, seq, event_index, device_id, pending, reason, message, event)
+		SELECT n.epoch, n.number, n.seq, n.index, n.device, n.pending, n.reason, n.message, n.event::jsonb
+		FROM unnest($1::text[], $2::int[], $3::bigint[], $4::int[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[])
+			WITH ORDINALITY n (epoch, number, seq, index, device, pending, reason, message, event, i) ORDER BY n.i
 		ON CONFLICT (epoch, partition, seq, event_index) DO UPDATE SET reason = excluded.reason, message = excluded.message`,
-		epochs, numbers, seqs, indexes, devices, reasons, messages, events)
+		epochs, numbers, seqs, indexes, devices, pending, reasons, messages, events)
 	if err != nil {
 		return err
 	}
@@ -164,8 +172,17 @@ func eventJSON(e *telemetry.Event) map[string]any {
 		}
 		metrics[i] = m
 	}
-	return map[string]any{
+	m := map[string]any{
 		"device_id": e.Device, "source_timestamp": e.Time.Time().Format(time.RFC3339Nano), "protocol": string(e.Source),
 		"event_id": string(e.EventID), "received_at": e.ReceivedAt.Time().Format(time.RFC3339Nano), "metrics": metrics,
 	}
+	switch h := e.Held; {
+	case h == nil:
+	case h.Point():
+		delete(m, "device_id")
+		m["device"], m["measurement"] = h.Device, h.Measurement
+	default:
+		m["project_id"], m["site_id"] = h.Project, h.Site
+	}
+	return m
 }

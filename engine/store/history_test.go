@@ -227,6 +227,7 @@ func TestDriftByHand(t *testing.T) {
 		`UPDATE devices SET site_id = (SELECT id FROM sites WHERE name = 'deep south') WHERE name = 'bee'`,
 		`INSERT INTO devices (site_id, name, device_type) SELECT id, 'c2', 'meter' FROM sites WHERE name = 'north'`,
 		`INSERT INTO limits (connections) VALUES (5)`,
+		`INSERT INTO discovery (max_devices) VALUES (5)`,
 		`UPDATE parameter_templates SET metadata = metadata || '{"max": 7}'`,
 	} {
 		exec(t, s, sql)
@@ -247,6 +248,7 @@ func TestDriftByHand(t *testing.T) {
 	}
 	want := []string{
 		"created_by_hand limits.ingest [] insert true",
+		"created_by_hand discovery.devices [] insert true",
 		"edited_by_hand site.acme/mill/south [{address site.acme/mill/south site.acme/mill/deep south}] update false",
 		"edited_by_hand parameter.acme/mill/voltage [{max  7}] update false",
 		"edited_by_hand device.acme/mill/north/a [{status active maintenance} {parameters  voltage}] update false",

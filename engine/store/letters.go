@@ -14,7 +14,7 @@ import (
 // LetterFilter says which dead letters are meant; a zero field asks for nothing.
 type LetterFilter struct {
 	Reason   string
-	Device   string // UUID, or customer/project/site/device
+	Device   string // UUID, or customer/project/site/device, or, of a held event, its external id
 	Customer string // name
 	Since    time.Time
 	Until    time.Time // excluded
@@ -27,9 +27,10 @@ type LetterFilter struct {
 type Letter struct {
 	ID        int64           `json:"id"`
 	CreatedAt time.Time       `json:"created_at"`
-	DeviceID  *uuid.UUID      `json:"device_id"` // null for a whole frame
-	Device    string          `json:"device"`    // customer/project/site/device; "" when the registry does not know it
-	Reason    string          `json:"reason"`    // an SQLSTATE, unknown_device or frame
+	DeviceID  *uuid.UUID      `json:"device_id"`         // null for a whole frame
+	Device    string          `json:"device"`            // customer/project/site/device; "" when the registry does not know it
+	Pending   string          `json:"pending,omitempty"` // what an event that was held called its device: a UUID or an external id
+	Reason    string          `json:"reason"`            // an SQLSTATE, unknown_device, pending_device, frame, or the code of a refusal
 	Message   string          `json:"message"`
 	Epoch     string          `json:"epoch"` // of the queue, and where in it the event was
 	Partition int             `json:"partition"`
@@ -48,7 +49,7 @@ const letterTables = ` FROM dead_letters l LEFT JOIN devices d ON d.id = l.devic
 
 // where returns the filter as a condition on letterTables, and its parameters.
 func (f LetterFilter) where() (string, []any) {
-	const condition = ` WHERE ($1 = '' OR l.reason = $1) AND ($2 = '' OR l.device_id::text = lower($2) OR concat_ws('/', c.name, p.name, s.name, d.name) = $2)
+	const condition = ` WHERE ($1 = '' OR l.reason = $1) AND ($2 = '' OR l.device_id::text = lower($2) OR concat_ws('/', c.name, p.name, s.name, d.name) = $2 OR l.pending = $2)
 		AND ($3 = '' OR c.name = $3) AND ($4::timestamptz IS NULL OR l.created_at >= $4) AND ($5::timestamptz IS NULL OR l.created_at < $5)
 		AND l.id >= $6 AND ($7 = 0 OR l.id <= $7)`
 	moment := func(t time.Time) any {
@@ -68,13 +69,13 @@ func (s *Store) Letters(ctx context.Context, f LetterFilter, newest bool, limit 
 		order += " DESC"
 	}
 	none := uuid.Nil.String()
-	rows, err := s.pool.Query(ctx, `SELECT l.id, l.created_at, l.device_id, concat_ws('/', c.name, p.name, s.name, d.name), l.reason, l.message, l.epoch, l.partition,
+	rows, err := s.pool.Query(ctx, `SELECT l.id, l.created_at, l.device_id, concat_ws('/', c.name, p.name, s.name, d.name), coalesce(l.pending, ''), l.reason, l.message, l.epoch, l.partition,
 		l.seq, l.event_index, l.event, coalesce(p.id, '`+none+`'), coalesce(s.id, '`+none+`')`+letterTables+where+order+` LIMIT $8`, append(args, limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("reading the dead letters: %w", s.schemaError(ctx, err))
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l Letter, err error) {
-		err = row.Scan(&l.ID, &l.CreatedAt, &l.DeviceID, &l.Device, &l.Reason, &l.Message, &l.Epoch, &l.Partition, &l.Seq, &l.Index, &l.Event, &l.ProjectID, &l.SiteID)
+		err = row.Scan(&l.ID, &l.CreatedAt, &l.DeviceID, &l.Device, &l.Pending, &l.Reason, &l.Message, &l.Epoch, &l.Partition, &l.Seq, &l.Index, &l.Event, &l.ProjectID, &l.SiteID)
 		l.CreatedAt = l.CreatedAt.UTC()
 		return l, err
 	})

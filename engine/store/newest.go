@@ -15,12 +15,14 @@ type Reading struct {
 	Parameter string
 	Value     *float64
 	Unit      string
+	Precision *int // decimals to show the value with; nil when none are declared
 	Time      time.Time
 }
 
 // Newest returns the values of the devices that were stored last, up to devices of them, newest first.
 func (s *Store) Newest(ctx context.Context, devices int) ([]Reading, error) {
-	rows, err := s.pool.Query(ctx, `SELECT concat_ws('/', c.name, p.name, s.name, d.name), coalesce(t.name, v.key), v.value, coalesce(t.unit, ''), l.time
+	rows, err := s.pool.Query(ctx, `SELECT concat_ws('/', c.name, p.name, s.name, d.name), coalesce(t.name, v.key), v.value, coalesce(t.unit, ''),
+			CASE WHEN t.metadata ->> 'precision' ~ '^(\d|1[0-5])$' THEN (t.metadata ->> 'precision')::integer END, l.time
 		FROM (SELECT * FROM telemetry_latest ORDER BY time DESC LIMIT $1) l
 		JOIN devices d ON d.ref = l.device_ref JOIN sites s ON s.id = d.site_id JOIN projects p ON p.id = s.project_id
 		JOIN customers c ON c.id = p.customer_id JOIN parameter_sets ps ON ps.id = l.set_id

@@ -51,7 +51,7 @@ func loadRegistry(ctx context.Context, tx pgx.Tx) (*registry.Snapshot, error) {
 	}{
 		{"registry_state", l.loadState}, {"customers", l.loadCustomers}, {"projects", l.loadProjects}, {"sites", l.loadSites},
 		{"devices", l.loadDevices}, {"parameter_templates", l.loadParameters}, {"thresholds", l.loadThresholds},
-		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits}, {"policy", l.loadPolicy},
+		{"platform_thresholds", l.loadPlatform}, {"retention", l.loadRetention}, {"limits", l.loadLimits}, {"policy", l.loadPolicy}, {"discovery", l.loadDiscovery},
 	} {
 		if err := step.load(); err != nil {
 			if unreadable := (*UnreadableError)(nil); errors.As(err, &unreadable) {
@@ -92,9 +92,10 @@ type loader struct {
 	customers  map[uuid.UUID]registry.Address
 	projects   map[uuid.UUID]registry.Address
 	sites      map[uuid.UUID]*site
-	parameters map[string]registry.Address // by key
-	names      map[string]string           // few values in many rows: types, states, units
-	lists      map[string][]string         // parameters of devices, by their binary form
+	parameters map[string]registry.Address    // by key
+	names      map[string]string              // few values in many rows: types, states, units
+	lists      map[string][]string            // parameters of devices, by their binary form
+	overrides  map[string][]registry.Override // of devices, by their JSON
 }
 
 type site struct {
@@ -287,7 +288,7 @@ func (l *loader) name(b []byte) string {
 func (l *loader) loadState() error {
 	l.customers, l.projects = map[uuid.UUID]registry.Address{}, map[uuid.UUID]registry.Address{}
 	l.sites, l.parameters = map[uuid.UUID]*site{}, map[string]registry.Address{}
-	l.names, l.lists = map[string]string{}, map[string][]string{}
+	l.names, l.lists, l.overrides = map[string]string{}, map[string][]string{}, map[string][]registry.Override{}
 	there := false
 	err := l.each(`SELECT s.revision, coalesce(v.version, 0)::bigint, coalesce(c.settled, 0), s.registry_id FROM registry_state s
 		LEFT JOIN (SELECT id, version FROM registry_versions
@@ -352,9 +353,9 @@ func (l *loader) loadDevices() error {
 	var free []registry.Device // devices are allocated many at a time
 	var current *site
 	var currentID uuid.UUID
-	count := 0
+	count, gateways := 0, map[uuid.UUID]registry.Address{}
 	err := l.each(`SELECT id, name, managed, managed_by, retired_at IS NOT NULL, site_id, device_type, external_id, status, ref,
-		reporting_interval_seconds, parameters, events_per_second, burst, prevent_destroy FROM devices`, func(r row) {
+		reporting_interval_seconds, parameters, events_per_second, burst, prevent_destroy, gateway_id, overrides FROM devices`, func(r row) {
 		if len(free) == 0 {
 			free = make([]registry.Device, 256)
 		}
@@ -372,12 +373,19 @@ func (l *loader) loadDevices() error {
 		d.Addr = current.addr.Child(registry.KindDevice, r.text(1))
 		d.Type, d.ExternalID, d.State = l.name(r.bytes(6)), r.text(7), l.name(r.bytes(8))
 		d.Interval, d.Parameters = seconds(r.float(10)), l.list(r.column(11, pgtype.TextArrayOID, pgtype.VarcharArrayOID))
-		d.Rate, d.Lifecycle = r.rate(12), r.lifecycle(14)
+		d.Rate, d.Lifecycle, d.Overrides = r.rate(12), r.lifecycle(14), l.overridden(r.json(16))
+		if r.values[15] != nil {
+			d.GatewayID = r.uuid(15)
+			gateways[d.GatewayID] = registry.Address{}
+		}
 		current.devices = append(current.devices, d)
 		count++
 	})
 	byPath := func(a, b *registry.Device) int { return strings.Compare(a.Addr.Path, b.Addr.Path) }
 	l.objects = slices.Grow(l.objects, count)
+	if len(gateways) > 0 {
+		l.nameGateways(gateways)
+	}
 	sites := slices.Collect(maps.Values(l.sites))
 	slices.SortFunc(sites, func(a, b *site) int { return strings.Compare(a.addr.Path+"/", b.addr.Path+"/") })
 	for _, s := range sites {
@@ -387,6 +395,24 @@ func (l *loader) loadDevices() error {
 		}
 	}
 	return err
+}
+
+// nameGateways gives devices the addresses of the gateways that have these ids.
+func (l *loader) nameGateways(addresses map[uuid.UUID]registry.Address) {
+	for _, s := range l.sites {
+		for _, d := range s.devices {
+			if _, wanted := addresses[d.ID]; wanted {
+				addresses[d.ID] = d.Addr
+			}
+		}
+	}
+	for _, s := range l.sites {
+		for _, d := range s.devices {
+			if d.GatewayID != uuid.Nil {
+				d.Gateway = addresses[d.GatewayID]
+			}
+		}
+	}
 }
 
 // list reads a text[] in binary form, sorted; nil for null and for none. The same array yields the same slice.
@@ -451,7 +477,9 @@ func parseTemplate(p *registry.Parameter, metadata []byte) {
 		Max            any `json:"max"`
 		Required       any `json:"required"`
 		Description    any `json:"description"`
+		Precision      any `json:"precision"`
 		Interval       any `json:"interval_seconds"`
+		StaleAfter     any `json:"stale_after_seconds"`
 		OnViolation    any `json:"on_violation"`
 		DefaultQuality any `json:"default_quality"`
 	}
@@ -468,7 +496,8 @@ func parseTemplate(p *registry.Parameter, metadata []byte) {
 	p.Min, p.Max = jsonBound(m.Min), jsonBound(m.Max)
 	p.Required = jsonTruth(m.Required)
 	p.Description, _ = m.Description.(string)
-	p.Interval = seconds(jsonBound(m.Interval).Value)
+	p.Precision = jsonBound(m.Precision)
+	p.Interval, p.StaleAfter = seconds(jsonBound(m.Interval).Value), seconds(jsonBound(m.StaleAfter).Value)
 	switch v, _ := m.OnViolation.(string); registry.Violation(v) {
 	case registry.Reject, registry.Accept:
 		p.OnViolation = registry.Violation(v)
@@ -551,5 +580,13 @@ func (l *loader) loadLimits() error {
 func (l *loader) loadPolicy() error {
 	return l.each(`SELECT managed, managed_by, false, require_saved_plan FROM policy`, func(r row) {
 		l.objects = append(l.objects, &registry.Policy{Status: l.status(r, 0), Addr: registry.PolicyAddress, RequireSavedPlan: r.bool(3)})
+	})
+}
+
+func (l *loader) loadDiscovery() error {
+	return l.each(`SELECT managed, managed_by, false, hold_seconds, max_devices, max_events, max_events_per_device FROM discovery`, func(r row) {
+		l.objects = append(l.objects, &registry.Discovery{
+			Status: l.status(r, 0), Addr: registry.DiscoveryAddress, Hold: seconds(r.float(3)), MaxDevices: r.count(4), MaxEvents: r.count(5), MaxEventsPerDevice: r.count(6),
+		})
 	})
 }

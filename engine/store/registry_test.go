@@ -21,7 +21,7 @@ func TestLoadRegistryReadsForeignRows(t *testing.T) {
 	exec(t, s, `INSERT INTO devices (site_id, name, device_type, parameters, reporting_interval_seconds)
 		SELECT id, 'd', 'sensor', '{{b,NULL},{a,"c d"}}', 'NaN' FROM sites`)
 	exec(t, s, `INSERT INTO parameter_templates (key, name, unit, metadata) VALUES
-		('project:`+project+`:voltage', 'Voltage', 'V', '{"min": "1.5", "max": 240, "required": "t", "dtype": "string", "default_quality": 192, "interval_seconds": 90}'),
+		('project:`+project+`:voltage', 'Voltage', 'V', '{"min": "1.5", "max": 240, "required": "t", "dtype": "string", "default_quality": 192, "interval_seconds": 90, "stale_after_seconds": "7.5", "precision": 2}'),
 		('project:`+project+`:', 'no name', NULL, NULL),
 		('project:00000000-0000-0000-0000-000000000000:x', 'orphan', NULL, '{"min": {}, "required": 1, "dtype": "BOOL", "on_violation": "clamp"}'),
 		('a/b', 'odd', NULL, '[1]')`)
@@ -54,7 +54,7 @@ func TestLoadRegistryReadsForeignRows(t *testing.T) {
 	voltage.Addr, voltage.ID, voltage.Key = registry.Address{}, uuid.UUID{}, ""
 	if want := (registry.Parameter{
 		Name: "Voltage", Unit: "V", Type: registry.TypeFloat, Min: registry.BoundOf(1.5), Max: registry.BoundOf(240), Required: true,
-		Interval: 90 * time.Second, OnViolation: registry.Flag, Quality: 192,
+		Precision: registry.BoundOf(2), Interval: 90 * time.Second, StaleAfter: 7500 * time.Millisecond, OnViolation: registry.Flag, Quality: 192,
 	}); voltage != want {
 		t.Errorf("parameter\n got %+v\nwant %+v", voltage, want)
 	}
@@ -88,7 +88,7 @@ func FuzzParseTemplate(f *testing.F) {
 		}
 		again := registry.Parameter{Key: read.Key}
 		parseTemplate(&again, written)
-		again.Interval = read.Interval // fractions of seconds of a long one lose nanoseconds, see TestSeconds
+		again.Interval, again.StaleAfter = read.Interval, read.StaleAfter // fractions of seconds of a long one lose nanoseconds, see TestSeconds
 		if again != read {
 			t.Errorf("%q\nread    %+v\nwritten %s\nread    %+v", metadata, read, written, again)
 		}

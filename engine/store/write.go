@@ -29,6 +29,9 @@ func (c *Claim) prepare(ctx context.Context, events []telemetry.Event) error {
 	var days []int64
 	for i := range events {
 		e := &events[i]
+		if e.Held != nil { // becomes a dead letter
+			continue
+		}
 		if _, ok := c.devices[e.Device]; !ok {
 			c.devices[e.Device] = nil
 			ids = append(ids, e.Device)
@@ -110,12 +113,12 @@ func (c *Claim) setID(ctx context.Context, keys []string) (id int32, err error) 
 }
 
 // write stores events: those later than everything of their device by plain COPY, the others by a merge with what is
-// there. look makes it merge them all. What the database did is counted in c.ledger.
+// there. look makes it merge them all. What the database did is counted in c.ledger. Held events are none of its business.
 func (c *Claim) write(ctx context.Context, events []telemetry.Event, look bool) error {
 	c.batch++
 	c.ledger.trying, c.raised = c.ledger.trying[:0], c.raised[:0]
 	for i := range events { // before anything is sent, so that refusing costs nothing
-		if c.ledger.strangers && c.devices[events[i].Device] == nil {
+		if c.ledger.strangers && c.devices[events[i].Device] == nil && events[i].Held == nil {
 			return &telemetry.RejectedError{Reason: "unknown_device", Err: fmt.Errorf("device %s is not in the registry any more", events[i].Device)}
 		}
 	}
@@ -129,6 +132,9 @@ func (c *Claim) write(ctx context.Context, events []telemetry.Event, look bool) 
 	for i := range events {
 		yield(i)
 		e := &events[i]
+		if e.Held != nil {
+			continue
+		}
 		d := c.devices[e.Device]
 		set, known := c.sets[e.Set]
 		if !known { // the memory of sets was cleared while the batch was prepared

@@ -124,6 +124,7 @@ type group struct {
 	size   int                 // of the frame that it becomes, at most
 	has    map[uint32]struct{} // ids of sets, once they are many
 	events int
+	held   bool // some of the events are
 	done   chan struct{}
 	err    error // set before done is closed
 }
@@ -228,6 +229,7 @@ var errClosed = &telemetry.UnavailableError{Code: "queue_down", RetryAfter: time
 func (g *group) add(b telemetry.Block) {
 	g.buffer = append(g.buffer, b.Records...)
 	g.events += b.Events
+	g.held = g.held || b.Held
 	g.size += len(b.Records)
 	for _, s := range b.Sets {
 		g.addSet(s)
@@ -413,7 +415,7 @@ func (q *Queue) publishGroup(p *Partition, g *group) error {
 		p.synced = link
 	}
 	g.buffer = telemetry.SealFrame(g.buffer, telemetry.Header{
-		Events: g.events, ReceivedAt: telemetry.MicrosOf(time.Now()), Producer: p.producer, Before: p.produced,
+		Events: g.events, ReceivedAt: telemetry.MicrosOf(time.Now()), Producer: p.producer, Before: p.produced, Held: g.held,
 	}, g.sets)
 	m := &nats.Msg{Subject: p.subject, Data: g.buffer, Header: nats.Header{headerEvents: {strconv.Itoa(g.events)}}}
 	send := q.send

@@ -12,7 +12,7 @@ import (
 // Integers are little endian, "uvarint" as in encoding/binary, floats IEEE 754.
 //
 //	 0  magic "NSRF"
-//	 4  version, 1 byte: 1
+//	 4  version, 1 byte: 1, or 2 when events of unknown devices may be among the records
 //	 5  zero, 3 bytes
 //	 8  CRC-32C of all bytes from 12 on, uint32
 //	12  number of events, uint32
@@ -25,16 +25,20 @@ import (
 //
 // A record is a flag byte, the device's UUID, the time (int64 microseconds), uvarint id of the parameter set, a value
 // (float64, NaN for null) for each of its keys, then what the flags announce: a quality byte for each key, the source,
-// the event id, the attributes. Strings are uvarint length and bytes.
+// the event id, the attributes. Strings are uvarint length and bytes. The record of an event that is Held has, in place of
+// the id, the keys themselves as the dictionary would have them, and at its end: what it calls its device, project and site as
+// UUIDs, the measurement.
 const (
 	frameMagic   = "NSRF"
 	frameVersion = 1
+	heldVersion  = 2
 	HeaderSize   = 44
 
 	hasQuality    = 1
 	hasSource     = 2
 	hasEventID    = 4
 	hasAttributes = 8
+	isHeld        = 16
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -48,6 +52,7 @@ type Header struct {
 	ReceivedAt Micros
 	Producer   uint64
 	Before     uint64 // events of this producer in the partition before this frame
+	Held       bool   // some of its events may be Held
 }
 
 // Producers holds, for each producer, how many events it has put into a partition up to the newest frame that was seen.
@@ -79,10 +84,17 @@ func AppendRecord(b []byte, e *Event) []byte {
 	if len(e.Attributes) > 0 {
 		flags |= hasAttributes
 	}
+	if e.Held != nil {
+		flags |= isHeld
+	}
 	b = append(b, flags)
 	b = append(b, e.Device[:]...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(e.Time))
-	b = binary.AppendUvarint(b, uint64(e.Set.ID))
+	if e.Held != nil {
+		b = appendKeys(b, e.Set)
+	} else {
+		b = binary.AppendUvarint(b, uint64(e.Set.ID))
+	}
 	for _, v := range e.Values {
 		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
 	}
@@ -96,6 +108,19 @@ func AppendRecord(b []byte, e *Event) []byte {
 	if flags&hasAttributes != 0 {
 		b = appendString(b, e.Attributes)
 	}
+	if h := e.Held; h != nil {
+		b = appendString(b, h.Device)
+		b = append(append(b, h.Project[:]...), h.Site[:]...)
+		b = appendString(b, h.Measurement)
+	}
+	return b
+}
+
+func appendKeys(b []byte, s *ParameterSet) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s.Keys)))
+	for _, k := range s.Keys {
+		b = appendString(b, k)
+	}
 	return b
 }
 
@@ -106,14 +131,14 @@ func SealFrame(b []byte, h Header, sets []*ParameterSet) []byte {
 	dictionary := len(b)
 	b = binary.AppendUvarint(b, uint64(len(sets)))
 	for _, s := range sets {
-		b = binary.AppendUvarint(b, uint64(s.ID))
-		b = binary.AppendUvarint(b, uint64(len(s.Keys)))
-		for _, k := range s.Keys {
-			b = appendString(b, k)
-		}
+		b = appendKeys(binary.AppendUvarint(b, uint64(s.ID)), s)
 	}
 	copy(b, frameMagic)
-	le.PutUint32(b[4:], frameVersion)
+	version := uint32(frameVersion)
+	if h.Held {
+		version = heldVersion
+	}
+	le.PutUint32(b[4:], version)
 	le.PutUint32(b[12:], uint32(h.Events))
 	le.PutUint64(b[16:], uint64(h.ReceivedAt))
 	le.PutUint64(b[24:], h.Producer)
@@ -129,8 +154,8 @@ func DecodeHeader(b []byte) (Header, error) {
 	switch {
 	case len(b) < HeaderSize || string(b[:4]) != frameMagic:
 		return Header{}, fmt.Errorf("%w: not a frame", ErrFrame)
-	case b[4] != frameVersion:
-		return Header{}, fmt.Errorf("%w: version %d, this program reads %d", ErrFrame, b[4], frameVersion)
+	case b[4] != frameVersion && b[4] != heldVersion:
+		return Header{}, fmt.Errorf("%w: version %d, this program reads %d and %d", ErrFrame, b[4], frameVersion, heldVersion)
 	case crc32.Checksum(b[12:], castagnoli) != le.Uint32(b[8:]):
 		return Header{}, fmt.Errorf("%w: checksum mismatch", ErrFrame)
 	}
@@ -139,6 +164,7 @@ func DecodeHeader(b []byte) (Header, error) {
 		ReceivedAt: Micros(le.Uint64(b[16:])),
 		Producer:   le.Uint64(b[24:]),
 		Before:     le.Uint64(b[32:]),
+		Held:       b[4] == heldVersion,
 	}, nil
 }
 
@@ -193,7 +219,12 @@ func (d *Decoder) records(b *Batch, h Header, data []byte) error {
 		e := Event{ReceivedAt: h.ReceivedAt}
 		copy(e.Device[:], r.bytes(16))
 		e.Time = Micros(r.uint64())
-		set := d.frame[r.uvarint()]
+		var set *ParameterSet
+		if flags&isHeld == 0 {
+			set = d.frame[r.uvarint()]
+		} else if h.Held {
+			set = r.keys()
+		}
 		if set == nil || r.bad {
 			return fmt.Errorf("%w: record %d of %d", ErrFrame, len(b.Events), h.Events)
 		}
@@ -215,6 +246,12 @@ func (d *Decoder) records(b *Batch, h Header, data []byte) error {
 		}
 		if flags&hasAttributes != 0 {
 			e.Attributes = r.string()
+		}
+		if flags&isHeld != 0 {
+			e.Held = &Held{Device: string(r.string())}
+			copy(e.Held.Project[:], r.bytes(16))
+			copy(e.Held.Site[:], r.bytes(16))
+			e.Held.Measurement = string(r.string())
 		}
 		b.Events = append(b.Events, e)
 	}
@@ -310,4 +347,18 @@ func (r *reader) string() []byte {
 		return nil
 	}
 	return r.bytes(int(n))
+}
+
+// keys reads what appendKeys writes. The set is this event's alone: what unknown devices send is endless.
+func (r *reader) keys() *ParameterSet {
+	n := r.uvarint()
+	if n > uint64(len(r.b)) { // each takes a byte at least
+		r.bad = true
+		return nil
+	}
+	set := &ParameterSet{Keys: make([]string, n)}
+	for i := range set.Keys {
+		set.Keys[i] = string(r.string())
+	}
+	return set
 }

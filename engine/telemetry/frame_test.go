@@ -53,6 +53,18 @@ func randomEvents(r *rand.Rand, n int) ([]Event, []*ParameterSet) {
 	return events, sets
 }
 
+// hold makes some of the events Held.
+func hold(r *rand.Rand, events []Event) {
+	for i := range events {
+		switch e := &events[i]; r.IntN(3) {
+		case 0:
+			e.Held = &Held{Device: "meter 7", Measurement: "modbus"}
+		case 1:
+			e.Held = &Held{Device: e.Device.String(), Project: Unregistered("p"), Site: Unregistered("s")}
+		}
+	}
+}
+
 func seal(h Header, events []Event, sets []*ParameterSet) []byte {
 	b := make([]byte, HeaderSize)
 	for i := range events {
@@ -74,7 +86,7 @@ func sameEvent(a, b *Event) bool {
 	}
 	return a.Device == b.Device && a.Time == b.Time && reflect.DeepEqual(a.Set.Keys, b.Set.Keys) &&
 		bytes.Equal(a.Quality, b.Quality) && (a.Quality == nil) == (b.Quality == nil) && bytes.Equal(a.Source, b.Source) &&
-		bytes.Equal(a.EventID, b.EventID) && bytes.Equal(a.Attributes, b.Attributes)
+		bytes.Equal(a.EventID, b.EventID) && bytes.Equal(a.Attributes, b.Attributes) && reflect.DeepEqual(a.Held, b.Held)
 }
 
 func TestFrameRoundTrip(t *testing.T) {
@@ -83,7 +95,10 @@ func TestFrameRoundTrip(t *testing.T) {
 	var batch Batch
 	for round := range 200 {
 		events, sets := randomEvents(r, r.IntN(50))
-		want := Header{Events: len(events), ReceivedAt: MicrosOf(time.Now()), Producer: r.Uint64(), Before: r.Uint64()}
+		want := Header{Events: len(events), ReceivedAt: MicrosOf(time.Now()), Producer: r.Uint64(), Before: r.Uint64(), Held: round%2 == 0}
+		if want.Held {
+			hold(r, events)
+		}
 		batch.Reset()
 		got, err := decoder.Append(&batch, seal(want, events, sets))
 		if err != nil {
@@ -127,7 +142,15 @@ func TestDecoderInternsSets(t *testing.T) {
 func TestEveryFlippedBitIsFound(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	events, sets := randomEvents(r, 3)
-	frame := seal(Header{Producer: 7}, events, sets)
+	for _, held := range []bool{false, true} {
+		if held {
+			hold(r, events)
+		}
+		everyFlippedBit(t, seal(Header{Producer: 7, Held: held}, events, sets))
+	}
+}
+
+func everyFlippedBit(t *testing.T, frame []byte) {
 	var decoder Decoder
 	for bit := range len(frame) * 8 {
 		if bit/8 >= 5 && bit/8 < 8 { // reserved, and not covered
@@ -154,13 +177,16 @@ func TestEveryFlippedBitIsFound(t *testing.T) {
 func FuzzDecoder(f *testing.F) {
 	events, sets := randomEvents(rand.New(rand.NewPCG(7, 8)), 5)
 	good := seal(Header{}, events, sets)
-	f.Add(good[HeaderSize:], uint32(5), uint32(len(good)-20))
-	f.Add([]byte{}, uint32(0), uint32(HeaderSize))
-	f.Fuzz(func(t *testing.T, content []byte, count, dictionary uint32) {
+	f.Add(good[HeaderSize:], uint32(5), uint32(len(good)-20), false)
+	f.Add([]byte{}, uint32(0), uint32(HeaderSize), false)
+	hold(rand.New(rand.NewPCG(9, 10)), events)
+	good = seal(Header{Held: true}, events, sets)
+	f.Add(good[HeaderSize:], uint32(5), uint32(len(good)-20), true)
+	f.Fuzz(func(t *testing.T, content []byte, count, dictionary uint32, held bool) {
 		if len(content) > 1<<16 {
 			return
 		}
-		b := SealFrame(append(make([]byte, HeaderSize), content...), Header{Events: int(count)}, nil)
+		b := SealFrame(append(make([]byte, HeaderSize), content...), Header{Events: int(count), Held: held}, nil)
 		reseal(b, dictionary)
 		var decoder Decoder
 		var batch Batch
@@ -202,5 +228,22 @@ func TestProducersKnowWhatIsMissing(t *testing.T) {
 		if got := p.Missing(frame.h); got != frame.missing {
 			t.Errorf("frame %d: %d events are missing, want %d", i, got, frame.missing)
 		}
+	}
+}
+
+// A frame without held events is what it was before there were any, and no other has one.
+func TestOldFrames(t *testing.T) {
+	events, sets := randomEvents(rand.New(rand.NewPCG(11, 12)), 3)
+	if frame := seal(Header{}, events, sets); frame[4] != 1 {
+		t.Errorf("the version of a frame without held events is %d", frame[4])
+	}
+	events[1].Held = &Held{Device: "meter 7"}
+	frame := seal(Header{Held: true}, events, sets)
+	if frame[4] != 2 {
+		t.Errorf("the version of a frame with held events is %d", frame[4])
+	}
+	frame[4] = 1
+	if _, err := new(Decoder).Append(&Batch{}, frame); !errors.Is(err, ErrFrame) {
+		t.Errorf("a held event in a frame of version 1: %v", err)
 	}
 }

@@ -61,7 +61,25 @@ type Event struct {
 	Source     []byte    // protocol, such as GPRS
 	EventID    []byte    // nil when the sender gave none
 	Attributes []byte    // JSON array with one object or null for each key of Set; nil when there are none
+	Held       *Held     // nil when the registry knows the device
 }
+
+// Held is what an event of a device that the registry does not know says beside its values. Its Device is what it calls
+// the device, or that of Unregistered. It becomes a dead letter of the reason PendingDevice.
+type Held struct {
+	Device        string    // a UUID or, of a point alone, an external id
+	Project, Site uuid.UUID // that it says it is of; zero for a point, whose parameter keys are names of fields
+	Measurement   string    // of a point; "" where there is no such thing
+}
+
+// PendingDevice is the reason of the dead letters that wait for their device.
+const PendingDevice = "pending_device"
+
+// Point reports whether the event came by a protocol that knows neither projects nor parameter keys.
+func (h *Held) Point() bool { return h.Project == uuid.Nil }
+
+// Unregistered returns an id by which to tell devices apart that are known by an external id and not registered.
+func Unregistered(externalID string) uuid.UUID { return uuid.NewSHA1(uuid.Nil, []byte(externalID)) }
 
 // Tally counts acknowledged events by what became of them.
 type Tally struct {
@@ -69,7 +87,7 @@ type Tally struct {
 	Stored    int64 `json:"stored"`    // became a row
 	Merged    int64 `json:"merged"`    // changed the row of their device and time
 	Duplicate int64 `json:"duplicate"` // found that row the same already
-	Dead      int64 `json:"dead"`      // became dead letters
+	Dead      int64 `json:"dead"`      // became dead letters, those that wait for their device among them
 	Lost      int64 `json:"lost"`      // were missing from the queue
 }
 
@@ -124,6 +142,7 @@ type Block struct {
 	Sets       []*ParameterSet
 	Dictionary int // bytes that the sets take in a frame, at most
 	Events     int
+	Held       bool // some of the events are Held
 }
 
 // Size returns how many bytes the block takes in a frame, at most.

@@ -37,7 +37,7 @@ type Claim interface {
 
 // Tx is one transaction: all its writes and the new offset, or nothing.
 type Tx interface {
-	Write(ctx context.Context, events []telemetry.Event) error // a *telemetry.RejectedError stores none and lets the Tx go on
+	Write(ctx context.Context, events []telemetry.Event) error // leaves Held ones out; a *telemetry.RejectedError stores none and lets the Tx go on
 	DeadLetter(ctx context.Context, lane int, seq uint64, index int, e *telemetry.Event, why *telemetry.RejectedError) error
 	DeadFrame(ctx context.Context, lane int, seq uint64, h telemetry.Header, data []byte, why *telemetry.RejectedError) error
 	Alerts(ctx context.Context, transitions []alert.Transition) error
@@ -407,13 +407,17 @@ func (f *filling) flush(ctx context.Context) error {
 			return err
 		}
 	}
+	held, err := f.hold(ctx, tx)
+	if err != nil {
+		return err
+	}
 	for _, b := range f.broken {
 		if err := tx.DeadFrame(ctx, b.lane, b.seq, b.header, b.data, &telemetry.RejectedError{Reason: reasonFrame, Err: b.why}); err != nil {
 			return err
 		}
 	}
 	for i := range events {
-		if _, dead := f.dead[i]; !dead {
+		if _, dead := f.dead[i]; !dead && events[i].Held == nil {
 			f.alerts.Evaluate(&events[i])
 		}
 	}
@@ -435,7 +439,8 @@ func (f *filling) flush(ctx context.Context) error {
 	w.known, w.producers = f.at, maps.Clone(f.producers)
 	w.missing.Add(f.missing)
 	w.Metrics.Gaps.Add(float64(f.missing))
-	w.Metrics.Stored.Add(float64(len(events) - len(f.dead)))
+	w.Metrics.Stored.Add(float64(len(events) - len(f.dead) - held))
+	w.Metrics.Letters.WithLabelValues(telemetry.PendingDevice).Add(float64(held))
 	w.Metrics.Dead.Add(float64(len(f.dead)))
 	for _, reason := range f.dead {
 		w.Metrics.Letters.WithLabelValues(reason).Inc()
@@ -474,7 +479,6 @@ func (f *filling) write(ctx context.Context, tx Tx, i, j int) error {
 		}
 		return f.write(ctx, tx, half, j)
 	}
-	at := f.marks[sort.Search(len(f.marks), func(k int) bool { return f.marks[k].first > i })-1]
 	e := &f.batch.Events[i]
 	if len(f.dead) < maxLogged {
 		f.w.Log.Error("an event goes to the dead letters", "device", e.Device, "time", e.Time.Time(), "reason", rejected.Reason, "err", rejected.Err)
@@ -483,7 +487,30 @@ func (f *filling) write(ctx context.Context, tx Tx, i, j int) error {
 		f.dead = map[int]string{}
 	}
 	f.dead[i] = rejected.Reason
-	return tx.DeadLetter(ctx, at.lane, at.seq, i-at.first, e, rejected)
+	return f.bury(ctx, tx, i, rejected)
+}
+
+// bury puts an event of the batch with the dead letters.
+func (f *filling) bury(ctx context.Context, tx Tx, i int, why *telemetry.RejectedError) error {
+	at := f.marks[sort.Search(len(f.marks), func(k int) bool { return f.marks[k].first > i })-1]
+	return tx.DeadLetter(ctx, at.lane, at.seq, i-at.first, &f.batch.Events[i], why)
+}
+
+// errHeld is the message of the dead letters that wait for their device.
+var errHeld = &telemetry.RejectedError{Reason: telemetry.PendingDevice, Err: errors.New("the device is not registered yet")}
+
+// hold puts the held events of the batch with the dead letters, and returns how many there are.
+func (f *filling) hold(ctx context.Context, tx Tx) (n int, err error) {
+	for i := range f.batch.Events {
+		if f.batch.Events[i].Held == nil {
+			continue
+		}
+		if err := f.bury(ctx, tx, i, errHeld); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
 }
 
 // startAlerts goes on from the open alerts of the partition's devices.

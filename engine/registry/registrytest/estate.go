@@ -49,6 +49,7 @@ func Estate(r *rand.Rand) []registry.Object {
 			c.Parent = e.pick("", customers[r.IntN(i)])
 		}
 		e.add(c)
+		e.gateways = nil
 		for _, name := range e.names(3) {
 			e.project(c.Addr.Child(registry.KindProject, name))
 		}
@@ -62,7 +63,8 @@ func Estate(r *rand.Rand) []registry.Object {
 type estate struct {
 	r        *rand.Rand
 	list     []registry.Object
-	external []string // external ids that no device has yet
+	external []string           // external ids that no device has yet
+	gateways []registry.Address // devices of the customer
 }
 
 func (e *estate) add(o registry.Object)        { e.list = append(e.list, o) }
@@ -120,6 +122,13 @@ func (e *estate) platform() {
 	if e.maybe() {
 		e.add(&registry.Policy{Addr: registry.PolicyAddress, RequireSavedPlan: e.maybe()})
 	}
+	if e.maybe() {
+		d := &registry.Discovery{Addr: registry.DiscoveryAddress, MaxDevices: e.count(2), MaxEvents: e.count(2), MaxEventsPerDevice: e.count(1)}
+		if e.maybe() {
+			d.Hold = e.span(registry.MinHold)
+		}
+		e.add(d)
+	}
 }
 
 func (e *estate) project(a registry.Address) {
@@ -133,11 +142,14 @@ func (e *estate) project(a registry.Address) {
 		low := e.bound(-40, 0, 1e-9)
 		p := &registry.Parameter{
 			Addr: a.Child(registry.KindParameter, name), Name: e.pick(name, "Voltage", "e\u0301"), Unit: e.pick("", "V", "°C", " %{"),
-			Type: registry.DataType(e.pick("float", "int", "bool")), Min: low, Max: e.bound(1, 1e30, 12345678901234567890), Required: e.maybe(),
+			Type: registry.DataType(e.pick("float", "int", "bool")), Min: low, Max: e.bound(1, 1e30, 12345678901234567890), Precision: e.bound(0, 2, registry.MaxPrecision), Required: e.maybe(),
 			Description: e.pick("", "line\nline", `a "b"`), OnViolation: registry.Violation(e.pick("flag", "reject", "accept")), Quality: uint8(e.r.IntN(256)), Lifecycle: e.lifecycle(),
 		}
 		if e.maybe() {
 			p.Interval = e.span(time.Millisecond)
+		}
+		if e.maybe() {
+			p.StaleAfter = e.span(time.Millisecond)
 		}
 		e.add(p)
 		for _, name := range e.names(3) {
@@ -174,5 +186,25 @@ func (e *estate) device(a registry.Address, parameters []string) {
 	if len(e.external) > 0 && e.maybe() {
 		d.ExternalID, e.external = e.external[0], e.external[1:]
 	}
+	for _, name := range parameters {
+		if e.r.IntN(4) == 0 && (d.Parameters == nil || slices.Contains(d.Parameters, name)) {
+			o := registry.Override{Parameter: name, OnViolation: registry.Violation(e.pick("", "flag", "reject", "accept")), Quality: e.bound(0, 192, 255)}
+			o.Min, o.Max = e.bound(-1e6, 0), e.bound(1, 1e6)
+			if e.maybe() {
+				o.Interval = e.span(time.Millisecond)
+			}
+			if e.maybe() {
+				o.StaleAfter = e.span(time.Millisecond)
+			}
+			if !o.Empty() {
+				d.Overrides = append(d.Overrides, o)
+			}
+		}
+	}
+	registry.SortOverrides(d.Overrides)
+	if n := len(e.gateways); n > 0 && e.maybe() {
+		d.Gateway = e.gateways[e.r.IntN(n)]
+	}
+	e.gateways = append(e.gateways, a)
 	e.add(d)
 }

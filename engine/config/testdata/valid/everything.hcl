@@ -53,8 +53,10 @@ template "energy_meter" {
     type            = "float"
     min             = -0.5
     max             = 480
+    precision       = 1
     required        = true
     interval        = "1m"
+    stale_after     = "5m"
     description     = local.motd
     on_violation    = "reject"
     default_quality = 192
@@ -71,8 +73,9 @@ template "energy_meter" {
     }
   }
   parameter "running" {
-    type     = "bool"
-    interval = "250ms"
+    type      = "bool"
+    precision = 0
+    interval  = "250ms"
   }
 }
 
@@ -113,9 +116,22 @@ customer "Acme Mills" {
         interval    = "1h30m"
         template    = "energy_meter"
         parameters  = ["tank level (%)"]
+
+        override "line_voltage" {
+          min             = -1
+          max             = "520"
+          interval        = "10s"
+          stale_after     = "1d"
+          on_violation    = "flag"
+          default_quality = 0
+        }
+        override "tank level (%)" {
+          max = local.stations.north
+        }
       }
       device "silent" {
-        type = "controller"
+        type    = "controller"
+        gateway = "main"
       }
       device "display names" {
         type       = "meter"
@@ -129,7 +145,8 @@ customer "Acme Mills" {
       location = { number = each.value }
 
       device "pump" {
-        type = "controller-${each.key}"
+        type    = "controller-${each.key}"
+        gateway = each.key == "north" ? "plant 1%2F2/silent" : "device.Acme Mills/energy/station-north/pump"
       }
       device "sensor" {
         for_each    = range(1, each.value + 1)
@@ -137,10 +154,16 @@ customer "Acme Mills" {
         type        = each.key == 0 ? "master" : "sensor"
         external_id = each.value > 1 ? null : "only-${each.key + length(local.stations)}-${each.value}" == "" ? "x" : null
         template    = "energy_meter"
+        gateway     = "pump"
 
         limits {
           events_per_second = each.value
           burst             = 10 * each.value
+        }
+        override "these" {
+          for_each    = { "Voltage, line to neutral" = "5s", running = null }
+          name        = each.key
+          stale_after = each.value
         }
       }
     }
