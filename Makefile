@@ -17,7 +17,7 @@ test: go postgres ## Run all tests with the race detector, against real PostgreS
 	[ "$$(id -u)" = 0 ] && [ -e /dev/loop-control ] || echo "WARNING: power cuts are NOT TESTED: that takes root and loop devices" >&2; \
 	docker version >/dev/null 2>&1 && { docker compose version || docker-compose version; } >/dev/null 2>&1 || \
 		echo "WARNING: containers are NOT TESTED: that takes a Docker daemon and docker-compose" >&2; \
-	set -x; $(GO) test $$race -timeout 14m ./...
+	set -x; $(GO) test $$race -timeout 18m ./...
 
 bench: postgres build ## Measure the service beside what the machine can do at best; writes bench.json and bench.svg
 	$(GO) run ./loadgen/bench $(BENCHFLAGS)
