@@ -84,13 +84,21 @@ Example:
 	return err
 }
 
-// readDrift compares the registry with what the last apply left behind, which it returns too. Unless it is thorough, that is nil
-// when nothing is said to have changed since, and nothing is read: a change that no trigger saw goes unnoticed then.
+// readDrift compares the registry with what the last apply left behind, which it returns too. That is nil, and not read, when
+// nothing is said to have changed since; thorough looks, too, whether something did that no trigger saw.
 func readDrift(ctx context.Context, db *store.Store, live *registry.Snapshot, thorough bool) (v driftView, applied *registry.Snapshot, err error) {
 	v = driftView{FormatVersion: formatVersion, Version: live.Version, Drift: []driftEntry{}, Unmanaged: []registry.Address{}}
 	var drift []registry.Drifted
 	var audit store.Audit
-	if live.Version > 0 && (thorough || live.AppliedRevision != live.Revision) {
+	changed := live.Version > 0 && live.AppliedRevision != live.Revision
+	if live.Version > 0 && thorough && !changed {
+		untouched, err := db.Untouched(ctx)
+		if err != nil {
+			return v, nil, err
+		}
+		changed = !untouched
+	}
+	if changed {
 		if applied, err = db.StateAt(ctx, live.Version); err != nil {
 			return v, nil, err
 		}

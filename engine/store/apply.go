@@ -162,7 +162,15 @@ func (s *Store) apply(ctx context.Context, lock *Lock, plan *registry.Plan, by A
 			return nil
 		}
 		failpoint.Hit("store.plan-locked")
-		recording := record(plan, last, revision)
+		untouched := version == 0
+		if last.fingerprint != "" {
+			now, err := fingerprint(ctx, tx)
+			if err != nil {
+				return err
+			}
+			untouched = now == last.fingerprint
+		}
+		recording := record(plan, last, revision, untouched)
 		defer recording.encoding.Wait()
 		if err := execute(ctx, tx, plan); err != nil {
 			return err

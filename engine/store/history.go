@@ -244,16 +244,17 @@ type lastVersion struct {
 	id, version int64 // 0 when there is none
 	settled     int64 // revision of the registry up to which nothing was changed by hand that it does not know of
 	recorded    bool
-	objects     int // managed after it
-	sinceState  int // changes to read after the last state
+	objects     int    // managed after it
+	sinceState  int    // changes to read after the last state
+	fingerprint string // of the registry after it; "" when that is not known
 }
 
 // readLastVersion reads it. When there is none it is version 0, which left nothing behind.
 func readLastVersion(ctx context.Context, tx pgx.Tx) (last lastVersion, err error) {
-	err = tx.QueryRow(ctx, `SELECT v.id, v.version, coalesce(c.settled, 0), c.version_id IS NOT NULL, coalesce(c.objects, 0), coalesce(c.since_state, 0)
+	err = tx.QueryRow(ctx, `SELECT v.id, v.version, coalesce(c.settled, 0), c.version_id IS NOT NULL, coalesce(c.objects, 0), coalesce(c.since_state, 0), coalesce(c.fingerprint, '')
 		FROM registry_versions v LEFT JOIN registry_changes c ON c.version_id = v.id
 		WHERE v.project_id IS NULL AND v.version IS NOT NULL ORDER BY v.version DESC LIMIT 1`).
-		Scan(&last.id, &last.version, &last.settled, &last.recorded, &last.objects, &last.sinceState)
+		Scan(&last.id, &last.version, &last.settled, &last.recorded, &last.objects, &last.sinceState, &last.fingerprint)
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return last, err
 	}
@@ -278,9 +279,9 @@ type recording struct {
 }
 
 // record begins to write down what a plan changes, while the database makes the changes; whoever calls it waits for r.encoding.
-// revision is that of the registry now.
-func record(plan *registry.Plan, last lastVersion, revision int64) *recording {
-	r := &recording{last: last, plan: plan, exact: last.recorded && last.settled == revision && plan.Drift == 0}
+// revision is that of the registry now; untouched, that nobody has changed what the last version left behind.
+func record(plan *registry.Plan, last lastVersion, revision int64, untouched bool) *recording {
+	r := &recording{last: last, plan: plan, exact: last.recorded && last.settled == revision && plan.Drift == 0 && untouched}
 	if r.exact {
 		r.encoding.Go(func() { r.encoded, r.err = encodeChanges(plan.Changes) })
 	}
@@ -297,8 +298,8 @@ func (r *recording) finish(ctx context.Context, tx pgx.Tx, by Author) (version i
 	if err := tx.QueryRow(ctx, `SELECT revision FROM registry_state`).Scan(&revision); err != nil {
 		return 0, err
 	}
-	changes, settled := r.plan.Changes, revision
-	var after *registry.Snapshot // what this version leaves behind, when it is needed
+	changes, settled, complete := r.plan.Changes, revision, true // complete: nothing is there that this version does not say
+	var after *registry.Snapshot                                 // what this version leaves behind, when it is needed
 	if !r.exact {
 		if after, err = loadManaged(ctx, tx); err != nil {
 			return 0, err
@@ -310,7 +311,7 @@ func (r *recording) finish(ctx context.Context, tx pgx.Tx, by Author) (version i
 				return 0, err
 			}
 			if left {
-				settled = r.last.settled
+				settled, complete = r.last.settled, false
 			}
 			if len(changes)+len(done) == 0 {
 				_, err := tx.Exec(ctx, `UPDATE registry_changes SET settled = $2 WHERE version_id = $1`, r.last.id, settled)
@@ -342,14 +343,22 @@ func (r *recording) finish(ctx context.Context, tx pgx.Tx, by Author) (version i
 	if r.err != nil {
 		return 0, r.err
 	}
+	var now *string
+	if complete {
+		text, err := fingerprint(ctx, tx)
+		if err != nil {
+			return 0, err
+		}
+		now = &text
+	}
 	id, err := r.insertVersion(ctx, tx, by, revision)
 	if err != nil {
 		return 0, err
 	}
 	n := (&registry.Plan{Changes: changes}).Count()
-	_, err = tx.Exec(ctx, `INSERT INTO registry_changes (version_id, imported, moved, created, updated, deleted, released, objects, since_state, settled, changes, state)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		id, n.Imports, n.Moves, n.Creates, n.Updates, n.Deletes, n.Releases, objects, sinceState, settled, r.encoded, state)
+	_, err = tx.Exec(ctx, `INSERT INTO registry_changes (version_id, imported, moved, created, updated, deleted, released, objects, since_state, settled, changes, state, fingerprint)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+		id, n.Imports, n.Moves, n.Creates, n.Updates, n.Deletes, n.Releases, objects, sinceState, settled, r.encoded, state, now)
 	return r.last.version + 1, err
 }
 
