@@ -472,8 +472,8 @@ func TestDevicesHoldWhatIsStored(t *testing.T) {
 	p := newPlant(t)
 	current := p.current()
 	var list []reading
-	for i := range 400 {
-		list = append(list, reading{device: i % 3, time: p.now.Add(-time.Duration(i) * time.Hour), received: p.now, value: 1, quality: 192})
+	for i := range 400 { // of each hour one of each device, so that they share every day alike
+		list = append(list, reading{device: i % 3, time: p.now.Add(-time.Duration(i/3) * time.Hour), received: p.now, value: 1, quality: 192})
 	}
 	p.store(current.Parameters[0].Key, list)
 	retention := &registry.Retention{Addr: registry.RetentionAddress, Raw: 90 * day}
