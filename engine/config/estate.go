@@ -57,30 +57,22 @@ func (l *loader) customer(b *block, in *each) {
 
 // resolveParents checks that every parent exists and that no customer is its own ancestor.
 func (l *loader) resolveParents() {
-	const inChain, done = 1, 2
-	state := make(map[string]int, len(l.customers))
-	for _, name := range sortedKeys(l.customers) {
-		var chain []string
-		for at := name; state[at] != done; {
-			c := l.customers[at]
-			if state[at] == inChain {
-				cycle := chain[slices.Index(chain, at):]
-				l.report(*c.parent.rng, c.origin.in, "Cycle of customers", "Following the parents from %s leads back to it: %s.", quote(at), strings.Join(append(cycle, at), " → "))
-				break
-			}
-			state[at] = inChain
-			chain = append(chain, at)
-			if c.parent.name == "" {
-				break
-			}
-			if l.customers[c.parent.name] == nil {
-				l.unknown(c.parent, c.origin.in, "customer", "No customer named %s is declared", options(l.customers))
-				break
-			}
-			at = c.parent.name
+	next := func(name string) string {
+		if up := l.customers[name].parent.name; l.customers[up] != nil {
+			return up
 		}
-		for _, name := range chain {
-			state[name] = done
+		return ""
+	}
+	passed := make(map[string]bool, len(l.customers))
+	for _, name := range sortedKeys(l.customers) {
+		c := l.customers[name]
+		if c.parent.name != "" && l.customers[c.parent.name] == nil {
+			l.unknown(c.parent, c.origin.in, "customer", "No customer named %s is declared", options(l.customers))
+		}
+		if cycle := findCycle(name, next, passed); cycle != nil {
+			at := cycle[0]
+			c := l.customers[at]
+			l.report(*c.parent.rng, c.origin.in, "Cycle of customers", "Following the parents from %s leads back to it: %s.", quote(at), strings.Join(append(cycle, at), " → "))
 		}
 	}
 }

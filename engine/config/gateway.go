@@ -102,20 +102,6 @@ func (l *loader) checkGateways() {
 	}
 }
 
-// findCycle follows a chain to its end, or to what was passed before, and returns the cycle that it finds.
-func findCycle(from registry.Address, next func(registry.Address) registry.Address, passed map[registry.Address]bool) []registry.Address {
-	var chain []registry.Address
-	at := from
-	for ; at != (registry.Address{}) && !passed[at]; at = next(at) {
-		passed[at] = true
-		chain = append(chain, at)
-	}
-	if i := slices.Index(chain, at); i >= 0 {
-		return chain[i:]
-	}
-	return nil
-}
-
 // customerOf returns the path of the customer that an address is below.
 func customerOf(a registry.Address) string {
 	customer, _, _ := strings.Cut(a.Path, "/")

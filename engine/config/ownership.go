@@ -252,28 +252,17 @@ func (l *loader) resolveOwnership() {
 
 // checkCycles reports moves that lead back to where they begin.
 func (l *loader) checkCycles(next map[registry.Address]target) {
-	const inChain, done = 1, 2
-	state := make(map[registry.Address]int, len(next))
+	passed := make(map[registry.Address]bool, len(next))
 	for _, m := range l.own.moves {
-		var chain []registry.Address
-		for at := m.from.Address; state[at] != done; at = next[at].Address {
-			if state[at] == inChain {
-				var cycle []string
-				for _, a := range append(chain[slices.Index(chain, at):], at) {
-					cycle = append(cycle, a.String())
-				}
-				l.report(m.from.rng, nil, "Cycle of moves", "Following the moved blocks leads back: %s. To swap two objects, move one out of the way in an apply of its own.", strings.Join(cycle, " → "))
-				break
-			}
-			if _, leadsOn := next[at]; !leadsOn {
-				break
-			}
-			state[at] = inChain
-			chain = append(chain, at)
+		cycle := findCycle(m.from.Address, func(a registry.Address) registry.Address { return next[a].Address }, passed)
+		if cycle == nil {
+			continue
 		}
-		for _, a := range chain {
-			state[a] = done
+		var names []string
+		for _, a := range append(cycle, cycle[0]) {
+			names = append(names, a.String())
 		}
+		l.report(m.from.rng, nil, "Cycle of moves", "Following the moved blocks leads back: %s. To swap two objects, move one out of the way in an apply of its own.", strings.Join(names, " → "))
 	}
 }
 

@@ -477,33 +477,21 @@ func (b *body) platformLimit(metric, name string, v registry.Bound) bool {
 
 // findParents finds the customers whose parent cannot be said.
 func (w *writer) findParents() {
-	const inChain, done = 1, 2
-	parent, state := make(map[string]string, len(w.s.Customers)), make(map[string]int, len(w.s.Customers))
+	parent := make(map[string]string, len(w.s.Customers))
 	w.parents = map[string]string{}
 	for _, c := range w.s.Customers {
 		parent[c.Addr.Name()] = c.Parent
 	}
-	for _, c := range w.s.Customers {
-		var chain []string
-		for at := c.Addr.Name(); ; {
-			if up, exists := parent[at]; !exists || state[at] == done {
-				break
-			} else if state[at] == inChain {
-				for _, name := range chain[slices.Index(chain, at):] {
-					w.parents[name] = "following the parents leads back to this customer"
-				}
-				break
-			} else {
-				state[at] = inChain
-				chain = append(chain, at)
-				if up == "" {
-					break
-				}
-				at = up
-			}
+	next := func(name string) string {
+		if _, exists := parent[parent[name]]; !exists {
+			return ""
 		}
-		for _, name := range chain {
-			state[name] = done
+		return parent[name]
+	}
+	passed := make(map[string]bool, len(w.s.Customers))
+	for _, c := range w.s.Customers {
+		for _, name := range findCycle(c.Addr.Name(), next, passed) {
+			w.parents[name] = "following the parents leads back to this customer"
 		}
 		if _, exists := parent[c.Parent]; c.Parent == "" {
 			continue
