@@ -228,8 +228,8 @@ func (p *planner) present(s *streams, a *applyView) error {
 	a.FailedOn = failedOn(refused)
 	var err error
 	switch {
-	case p.lines != nil:
-		err = p.lines.plan(a.planView, refused)
+	case s.lines != nil:
+		err = s.lines.plan(a.planView, refused)
 	case !p.json:
 		err = printPlan(s.stdout, a.planView, p.expand)
 	case len(refused) > 0:
@@ -239,7 +239,7 @@ func (p *planner) present(s *streams, a *applyView) error {
 	case err != nil:
 		return err
 	case len(refused) > 0:
-		return p.refuse(s, refused)
+		return refuse(s, refused)
 	}
 	return a.Refusal()
 }
@@ -247,7 +247,7 @@ func (p *planner) present(s *streams, a *applyView) error {
 // execute applies a plan and reports the outcome. One without changes may still have to record what was done by hand.
 func (p *planner) execute(ctx context.Context, s *streams, lock *store.Lock, a *applyView, by store.Author) error {
 	begun := time.Now()
-	p.lines.applying("apply_start", "", len(a.Changes), begun, "Applying "+objects(len(a.Changes))+" in one transaction")
+	s.lines.applying("apply_start", "", len(a.Changes), begun, "Applying "+objects(len(a.Changes))+" in one transaction")
 	told := context.AfterFunc(ctx, func() {
 		if context.Cause(ctx) == errInterrupted {
 			fmt.Fprintln(s.stderr, "Interrupted: taking back what was begun, or ending it where it cannot be. Interrupt again to end at once; the registry's lock then ends by its lease.")
@@ -255,13 +255,13 @@ func (p *planner) execute(ctx context.Context, s *streams, lock *store.Lock, a *
 	})
 	defer told()
 	version, err := applyPlan(ctx, s, lock, "Applying", a.Plan, by, func(kind registry.Kind, n int) {
-		p.lines.applying("apply_progress", kind, n, begun, "Applying "+counted(kind, n))
+		s.lines.applying("apply_progress", kind, n, begun, "Applying "+counted(kind, n))
 	})
 	if err != nil {
-		p.lines.applying("apply_errored", "", 0, begun, err.Error())
+		s.lines.applying("apply_errored", "", 0, begun, err.Error())
 		return err
 	}
-	p.lines.applying("apply_complete", "", len(a.Changes), begun, fmt.Sprintf("Registry version %d is made", version))
+	s.lines.applying("apply_complete", "", len(a.Changes), begun, fmt.Sprintf("Registry version %d is made", version))
 	a.Version, a.Applied = version, !a.Empty()
 	if err := p.end(s, a); err != nil {
 		return fmt.Errorf("the plan is applied, and the registry at version %d; saying so: %w", version, err)
@@ -288,8 +288,8 @@ func applyPlan(ctx context.Context, s *streams, lock *store.Lock, doing string, 
 // end reports the outcome.
 func (p *planner) end(s *streams, a *applyView) (err error) {
 	switch {
-	case p.lines != nil:
-		p.lines.applied(a)
+	case s.lines != nil:
+		s.lines.applied(a)
 	case p.json:
 		err = writeJSON(s.stdout, a)
 	case a.Applied:

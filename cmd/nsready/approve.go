@@ -14,12 +14,12 @@ import (
 // approval is how a command gets leave to change something.
 type approval struct {
 	given, input bool
-	command      string
+	flags        *flags
 	args         []string // of the command
 }
 
 func (a *approval) register(f *flags, args []string) {
-	a.command, a.args = f.Name(), args
+	a.flags, a.args = f, args
 	f.BoolVar(&a.given, "auto-approve", false, "do not ask")
 	f.BoolVar(&a.input, "input", isOn(cmp.Or(os.Getenv("NSREADY_INPUT"), "true")), "ask on the terminal; -input=false, like NSREADY_INPUT=0, never does")
 }
@@ -39,7 +39,7 @@ func (a *approval) approve(ctx context.Context, s *streams, question string, asJ
 	default:
 		return confirm(ctx, s, question)
 	}
-	return fmt.Errorf("the changes were not approved, and %s. To apply them, run:\n\n  nsready %s %s", why, a.command, approvedArgs(a.args))
+	return fmt.Errorf("the changes were not approved, and %s. To apply them, run:\n\n  nsready %s %s", why, a.flags.Name(), a.flags.approved(a.args))
 }
 
 // confirm asks a question on the terminal. Anything but yes is an error.
@@ -60,19 +60,11 @@ func confirm(ctx context.Context, s *streams, question string) error {
 	return nil
 }
 
-// approvedArgs are the arguments that would have needed no question, for a shell, without the database's password.
-func approvedArgs(args []string) string {
+// approved are the arguments that would have needed no question, for a shell, without the database's password.
+func (f *flags) approved(args []string) string {
 	list := []string{"-auto-approve"}
-	for i := 0; i < len(args); i++ {
-		name, _, inline := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
-		if name != "database-url" {
-			list = append(list, shellQuote(args[i]))
-			continue
-		}
-		list = append(list, `-database-url "$DATABASE_URL"`)
-		if !inline {
-			i++
-		}
+	for _, one := range f.given(args) {
+		list = append(list, one.quoted())
 	}
 	return strings.Join(list, " ")
 }

@@ -231,7 +231,7 @@ func (st *lines) report(err error) error {
 
 // load reads the declaration, and reports what is wrong with it.
 func (p *planner) load(ctx context.Context, s *streams) (*registry.Snapshot, error) {
-	if p.lines == nil {
+	if s.lines == nil {
 		return loadConfig(ctx, s, p.config, p.json, p.variables)
 	}
 	declared, sources, diags, err := readConfig(ctx, s, config.Load, p.config, p.variables)
@@ -239,7 +239,7 @@ func (p *planner) load(ctx context.Context, s *streams) (*registry.Snapshot, err
 		return nil, err
 	}
 	for _, d := range describe(diags, sources) {
-		p.lines.diagnostic(d)
+		s.lines.diagnostic(d)
 	}
 	if diags.HasErrors() {
 		return nil, exit(exitFailed)
@@ -250,7 +250,6 @@ func (p *planner) load(ctx context.Context, s *streams) (*registry.Snapshot, err
 // start begins the output of a command.
 func (p *planner) start(s *streams) {
 	if p.stream {
-		p.lines = newLines(s.stdout)
-		s.lines = p.lines
+		s.lines = newLines(s.stdout)
 	}
 }

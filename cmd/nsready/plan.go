@@ -103,13 +103,13 @@ Example:
 		v.Saved = viewSaved(*out, saved)
 	}
 	switch {
-	case p.lines != nil:
+	case s.lines != nil:
 		if why := v.Refusal(); why != nil {
-			p.lines.diagnostic(diagnostic{Severity: "error", Summary: why.Error()})
+			s.lines.diagnostic(diagnostic{Severity: "error", Summary: why.Error()})
 		}
-		err = p.lines.plan(v, refused)
+		err = s.lines.plan(v, refused)
 		if v.Saved != nil {
-			p.lines.saved(v.Saved)
+			s.lines.saved(v.Saved)
 		}
 	case p.json:
 		err = writeJSON(s.stdout, v)
@@ -126,7 +126,7 @@ Example:
 	case err != nil:
 		return err
 	case len(refused) > 0:
-		return p.refuse(s, refused)
+		return refuse(s, refused)
 	case *detailed && !v.Empty():
 		return exit(exitNo)
 	}

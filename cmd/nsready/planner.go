@@ -26,7 +26,6 @@ type planner struct {
 	look       impactOptions
 	expand     bool
 	jsonForm
-	lines *lines // of -json=stream; else nil
 
 	// Of apply and rollback, which execute the plan.
 	executes bool
@@ -280,22 +279,17 @@ func (p *planner) judge(plan *registry.Plan) (list []veto) {
 	return list
 }
 
-// refuse says why a plan is not applied, or should not be, and returns the command's exit.
+// refuse says why a plan is not applied, or should not be, unless its output has said so, and returns the command's exit.
 func refuse(s *streams, list []veto) error {
+	if s.lines != nil {
+		return exit(exitNo)
+	}
 	for _, r := range list {
 		if _, err := fmt.Fprintf(s.stderr, "Error: the plan is refused: %s\n", clean(r.why)); err != nil {
 			return err
 		}
 	}
 	return exit(exitNo)
-}
-
-// refuse says why the plan is refused, unless its output has said so.
-func (p *planner) refuse(s *streams, list []veto) error {
-	if p.lines != nil {
-		return exit(exitNo)
-	}
-	return refuse(s, list)
 }
 
 // failedOn returns the conditions of vetoes.

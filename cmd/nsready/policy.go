@@ -29,6 +29,7 @@ func savedPlanRequired(f *flags, args []string) error {
 	for _, one := range f.given(args) {
 		words := " " + one.quoted()
 		switch {
+		case one.name == "": // apply has none, but for a saved plan
 		case slices.Contains(own, one.name):
 			apply += words
 		case one.name == "auto-approve" || one.name == "input" || one.name == "json" || one.name == "expand":
@@ -41,7 +42,7 @@ func savedPlanRequired(f *flags, args []string) error {
 	return fmt.Errorf("%w. Run:\n\n  %s\n  %s estate.plan", errSavedPlanRequired, plan, apply)
 }
 
-// givenFlag is a flag as it was given, with its value.
+// givenFlag is a flag as it was given, with its value, or another argument, without a name.
 type givenFlag struct {
 	name  string
 	words []string
@@ -59,12 +60,15 @@ func (g givenFlag) quoted() string {
 	return strings.Join(list, " ")
 }
 
-// given returns the flags among arguments that were parsed.
+// given returns arguments that were parsed.
 func (f *flags) given(args []string) (list []givenFlag) {
-	for i := 0; i < len(args) && args[i] != "--"; i++ {
+	plain := false
+	for i := 0; i < len(args); i++ {
 		name, _, inline := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
 		known := f.Lookup(name)
-		if known == nil || !strings.HasPrefix(args[i], "-") {
+		plain = plain || args[i] == "--"
+		if plain || known == nil || !strings.HasPrefix(args[i], "-") {
+			list = append(list, givenFlag{words: args[i : i+1]})
 			continue
 		}
 		given := givenFlag{name, args[i : i+1]}
